@@ -1,0 +1,240 @@
+// Package broker is one node of the service: it starts the parts, joins them and stops them.
+//
+//  1. NATS: an embedded server with its streams on disk, or the URL of another one.
+//  2. The bridge: consent states, the fallback queue, the registrar's services, other brokers.
+//  3. hooks.Node: the MQTT sessions and what they may do.
+//  4. The MQTT listener, last: nothing is accepted before everything works.
+//  5. An HTTP listener for /livez and /readyz; ready means that a text made the round trip.
+//
+// Shutdown runs the other way, bounded by its context; every text in flight is still held by its
+// sender. [C-7] The node never holds the VOPRF key, a number or the SMS worker's key.
+package broker
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"bluejay/bridge"
+	"bluejay/custody"
+	"bluejay/hooks"
+	"bluejay/wire"
+)
+
+// Config is what a node needs. Required: Name, Dir or NATSURL, the keys.
+type Config struct {
+	Name     string      // the name handsets pin
+	Addr     string      // MQTT; "" is 127.0.0.1:1883
+	TLS      *tls.Config // nil: loopback only, with time-stamped CONNECTs
+	HTTPAddr string      // "" is no HTTP
+	MaxConns int         // 0 is 10,000
+
+	NATSURL      string     // "" embeds a server
+	NATS         NATSConfig // the embedded server
+	NATSPassword string     // of the broker's own NATS user
+	NATSCreds    string     // a credentials file instead
+
+	Root       wire.PublicKey // signs the worker's key
+	Registrar  wire.PublicKey // signs certificates
+	Receipt    ed25519.PrivateKey
+	TagKey     []byte
+	SealSender func(wire.ID, wire.MessageID) ([]byte, error)
+
+	Limits  bridge.Limits
+	Custody custody.Config
+	GreyMin time.Duration // 0 is 20 s
+	GreyMax time.Duration // 0 is twice GreyMin
+	Log     *slog.Logger
+}
+
+// Broker is a running node. The zero value is not usable; see [Start].
+type Broker struct {
+	cfg      Config
+	nats     *NATS // nil with an external server
+	bridge   *bridge.Bridge
+	node     *hooks.Node
+	listener *hooks.Listener
+	http     *http.Server
+	httpLn   net.Listener
+	ready    *readiness
+	stop     []func(context.Context) error // in the order of starting
+}
+
+// Start starts a node and returns once it accepts handsets. On error everything it had started is
+// stopped again.
+func Start(ctx context.Context, cfg Config) (*Broker, error) {
+	cfg.Log = orDiscard(cfg.Log)
+	b := &Broker{cfg: cfg}
+	steps := []func(context.Context) error{b.startNATS, b.startBridge, b.startNode, b.startListener, b.startHTTP}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			_ = b.Shutdown(ctx)
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// onStop remembers how to stop a part that has started.
+func (b *Broker) onStop(f func(context.Context) error) { b.stop = append(b.stop, f) }
+
+func (b *Broker) startNATS(context.Context) error {
+	if b.cfg.NATSURL != "" {
+		return nil
+	}
+	b.cfg.NATS.Log = b.cfg.Log
+	n, err := StartNATS(b.cfg.NATS)
+	if err != nil {
+		return err
+	}
+	b.nats = n
+	b.onStop(n.Close)
+	return nil
+}
+
+func (b *Broker) startBridge(ctx context.Context) error {
+	c := bridge.Config{
+		URL: b.cfg.NATSURL, Role: bridge.RoleBroker, Password: b.cfg.NATSPassword, Creds: b.cfg.NATSCreds, Log: b.cfg.Log,
+	}
+	if b.nats != nil {
+		c.InProcess = b.nats
+	}
+	br, err := bridge.Connect(ctx, c)
+	if err != nil {
+		return fmt.Errorf("broker: NATS: %w", err)
+	}
+	b.bridge = br
+	b.onStop(br.Close)
+	return br.EnsureStreams(ctx, b.cfg.Limits)
+}
+
+func (b *Broker) startNode(context.Context) error {
+	var err error
+	jobs, outcomes := b.bridge.Jobs(), b.bridge.Outcomes()
+	var node *hooks.Node
+	router := b.bridge.OpenRouter(func(t wire.Tag, payload []byte, reply func(wire.Code)) {
+		node.Route(t, payload, reply)
+	})
+	node, err = hooks.New(hooks.Config{
+		Name: b.cfg.Name, Registrar: b.cfg.Registrar, Receipt: b.cfg.Receipt, TagKey: b.cfg.TagKey,
+		SealSender: b.cfg.SealSender, Store: b.bridge.Store(), Relay: b.bridge, Jobs: jobs, Outcomes: outcomes,
+		Router: router, Custody: b.cfg.Custody, GreyMin: b.cfg.GreyMin, GreyMax: b.cfg.GreyMax, Log: b.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	b.node = node
+	b.onStop(node.Close)
+	if err := b.bridge.WatchWorkerKey(b.workerKey); err != nil {
+		return err
+	}
+	return outcomes.Watch(node.Outcome)
+}
+
+// workerKey passes on a worker key record that the pinned root signed, and no other. [F-2]
+func (b *Broker) workerKey(k wire.WorkerKey) {
+	if err := k.Verify(b.cfg.Root, time.Now()); err != nil {
+		b.cfg.Log.Warn("worker key refused", "error", err)
+		return
+	}
+	b.node.SetWorkerKey(k)
+}
+
+func (b *Broker) startListener(context.Context) error {
+	addr := b.cfg.Addr
+	if addr == "" {
+		addr = "127.0.0.1:1883"
+	}
+	l, err := hooks.Listen(hooks.ListenConfig{
+		Addr: addr, TLS: b.cfg.TLS, MaxConns: b.cfg.MaxConns, Serve: b.node.Serve, Log: b.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	b.listener = l
+	b.onStop(l.Close)
+	if b.cfg.TLS == nil {
+		b.cfg.Log.Warn("no TLS certificate: listening on loopback only", "addr", l.Addr().String())
+	}
+	return nil
+}
+
+func (b *Broker) startHTTP(context.Context) error {
+	var err error
+	if b.ready, err = newReadiness(b.node, b.Addr(), b.cfg.TLS); err != nil || b.cfg.HTTPAddr == "" {
+		return err
+	}
+	if b.httpLn, err = net.Listen("tcp", b.cfg.HTTPAddr); err != nil {
+		return fmt.Errorf("broker: HTTP: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", b.serveReady)
+	b.http = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 8 << 10}
+	done := make(chan error, 1)
+	go func() { done <- b.http.Serve(b.httpLn) }()
+	b.onStop(func(ctx context.Context) error {
+		err := b.http.Shutdown(ctx)
+		<-done
+		return err
+	})
+	return nil
+}
+
+func (b *Broker) serveReady(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	if err := b.Ready(ctx); err != nil {
+		http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = w.Write([]byte("ok\n"))
+}
+
+// Ready makes a real round trip: a text published over the node's own listener, delivered to its
+// recipient, acknowledged, and only then acknowledged to its sender; and NATS must answer. It does
+// not prove that the registrar or the SMS worker is up. [M-24]
+func (b *Broker) Ready(ctx context.Context) error {
+	if !b.bridge.Connected() || (b.nats != nil && !b.nats.Healthy()) {
+		return errors.New("NATS is not connected: the store and the fallback queue are out of reach")
+	}
+	return b.ready.check(ctx)
+}
+
+// Addr is where the node listens for MQTT.
+func (b *Broker) Addr() string { return b.listener.Addr().String() }
+
+// HTTPAddr is where the node serves /livez and /readyz, "" if nowhere.
+func (b *Broker) HTTPAddr() string {
+	if b.httpLn == nil {
+		return ""
+	}
+	return b.httpLn.Addr().String()
+}
+
+// NATSURL is how the other processes of this node reach NATS.
+func (b *Broker) NATSURL() string {
+	if b.nats != nil {
+		return b.nats.URL()
+	}
+	return b.cfg.NATSURL
+}
+
+// Counts returns the node's figures.
+func (b *Broker) Counts() hooks.Counts { return b.node.Counts() }
+
+// Shutdown stops the node, newest part first, each bounded by ctx. It returns every error.
+func (b *Broker) Shutdown(ctx context.Context) error {
+	var errs []error
+	for i := len(b.stop) - 1; i >= 0; i-- {
+		errs = append(errs, b.stop[i](ctx))
+	}
+	b.stop = nil
+	return errors.Join(errs...)
+}

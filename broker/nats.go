@@ -1,0 +1,189 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"bluejay/bridge"
+)
+
+// NATSConfig says how to run a NATS server inside this process. A node that is given the URL of
+// another server needs none; everything else is the same.
+type NATSConfig struct {
+	Dir    string      // where JetStream keeps its files. Required
+	Listen string      // host:port; empty: 127.0.0.1 and any free port
+	TLS    *tls.Config // required when Listen is not this machine only
+	Users  []NATSUser  // who may connect. At least one
+	// MaxStore bounds JetStream's files, in bytes. Zero: the server takes three quarters of what is free.
+	MaxStore int64
+	Log      *slog.Logger // nil: nothing is logged
+}
+
+// NATSUser is one who may connect, and the subjects that it may use; with no subjects it may use none.
+type NATSUser struct {
+	Name, Password     string
+	Publish, Subscribe []string
+}
+
+// NATSRole is the user that a role connects as, with exactly what it needs. [F-5]
+func NATSRole(r bridge.Role, password string) NATSUser {
+	publish, subscribe := bridge.Permissions(r)
+	return NATSUser{Name: string(r), Password: password, Publish: publish, Subscribe: subscribe}
+}
+
+// NATS is a running server. Every write that it acknowledges is on disk. [C-4]
+type NATS struct{ srv *server.Server }
+
+// ErrNATS reports a server that cannot be started as configured.
+var ErrNATS = errors.New("broker: NATS server")
+
+const (
+	natsMaxPayload = 64 << 10
+	natsStartWait  = 20 * time.Second // a large store is read first
+)
+
+// StartNATS starts the server and returns when clients can connect and JetStream is ready. It
+// installs no signal handlers, writes nothing to the terminal, and opens no monitoring port.
+func StartNATS(cfg NATSConfig) (*NATS, error) {
+	opts, err := cfg.options()
+	if err != nil {
+		return nil, err
+	}
+	srv, err := server.NewServer(opts)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNATS, err)
+	}
+	srv.SetLoggerV2(natsLog{orDiscard(cfg.Log)}, false, false, false)
+	srv.Start() // returns once it listens
+	if !srv.ReadyForConnections(natsStartWait) || !srv.JetStreamEnabled() {
+		srv.Shutdown()
+		return nil, fmt.Errorf("%w: not ready: is the port free, and the directory writable and not used by another server?", ErrNATS)
+	}
+	return &NATS{srv}, nil
+}
+
+func orDiscard(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
+}
+
+func (c NATSConfig) options() (*server.Options, error) {
+	host, port, err := c.listen()
+	if err != nil {
+		return nil, err
+	}
+	if c.Dir == "" || len(c.Users) == 0 {
+		return nil, fmt.Errorf("%w: a directory and at least one user are needed", ErrNATS)
+	}
+	opts := &server.Options{
+		ServerName: "bluejay", Host: host, Port: port, TLSConfig: c.TLS, TLS: c.TLS != nil,
+		JetStream: true, StoreDir: c.Dir, SyncAlways: true, JetStreamMaxStore: c.MaxStore,
+		NoSigs: true, NoLog: true, DisableJetStreamBanner: true, MaxPayload: natsMaxPayload,
+	}
+	for _, u := range c.Users {
+		if u.Name == "" || u.Password == "" {
+			return nil, fmt.Errorf("%w: a user needs a name and a password", ErrNATS)
+		}
+		opts.Users = append(opts.Users, u.server())
+	}
+	return opts, nil
+}
+
+func (c NATSConfig) listen() (host string, port int, err error) {
+	if c.Listen == "" {
+		return "127.0.0.1", server.RANDOM_PORT, nil
+	}
+	host, p, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return "", 0, fmt.Errorf("%w: listen must be host:port", ErrNATS)
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("%w: listen must be host:port", ErrNATS)
+	}
+	ip := net.ParseIP(host)
+	if c.TLS == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return "", 0, fmt.Errorf("%w: other machines may connect only with TLS", ErrNATS)
+	}
+	if n == 0 {
+		return host, server.RANDOM_PORT, nil
+	}
+	return host, int(n), nil
+}
+
+// server denies everything to a user without subjects: an empty list means "all" to the server.
+func (u NATSUser) server() *server.User {
+	allow := func(subjects []string) *server.SubjectPermission {
+		if len(subjects) == 0 {
+			return &server.SubjectPermission{Deny: []string{">"}}
+		}
+		return &server.SubjectPermission{Allow: subjects}
+	}
+	return &server.User{Username: u.Name, Password: u.Password, Permissions: &server.Permissions{
+		Publish: allow(u.Publish), Subscribe: allow(u.Subscribe),
+	}}
+}
+
+// URL is where clients connect, without user and password.
+func (n *NATS) URL() string { return n.srv.ClientURL() }
+
+// InProcessConn connects without a socket; pass the NATS itself as [bridge.Config.InProcess].
+func (n *NATS) InProcessConn() (net.Conn, error) { return n.srv.InProcessConn() }
+
+// Healthy reports whether the store still takes writes. After the disk was full it does not, even
+// when there is space again, until the server is started anew.
+func (n *NATS) Healthy() bool { return n.srv.Running() && n.srv.JetStreamEnabled() }
+
+// Close stops the server and waits until its files are closed, or until ctx ends.
+func (n *NATS) Close(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() { n.srv.Shutdown(); n.srv.WaitForShutdown(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: still closing its files: %w", ErrNATS, ctx.Err())
+	}
+}
+
+// natsLog gives the server's log to slog. It blanks what could stand in a subject: a tag, a
+// pseudonym, an ID.
+type natsLog struct{ log *slog.Logger }
+
+var natsSecrets = regexp.MustCompile(`(bj\.route\.|bj\.sms\.[a-z.]+\.|\$KV\.[a-z_]+\.)[-_A-Za-z0-9]+`)
+
+func (l natsLog) at(level slog.Level, format string, v []any) {
+	if l.log.Enabled(context.Background(), level) {
+		text := natsSecrets.ReplaceAllString(fmt.Sprintf(format, v...), "$1…")
+		l.log.Log(context.Background(), level, "nats server", "text", text)
+	}
+}
+
+// Noticef is Debug here: the server tells much about itself at start.
+func (l natsLog) Noticef(f string, v ...any) { l.at(slog.LevelDebug, f, v) }
+
+// Warnf logs a warning.
+func (l natsLog) Warnf(f string, v ...any) { l.at(slog.LevelWarn, f, v) }
+
+// Errorf logs an error.
+func (l natsLog) Errorf(f string, v ...any) { l.at(slog.LevelError, f, v) }
+
+// Fatalf logs an error: an embedded server does not end the process.
+func (l natsLog) Fatalf(f string, v ...any) { l.at(slog.LevelError, f, v) }
+
+// Debugf is off.
+func (l natsLog) Debugf(string, ...any) {}
+
+// Tracef is off.
+func (l natsLog) Tracef(string, ...any) {}

@@ -1,0 +1,115 @@
+package consent
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"time"
+
+	"bluejay/wire"
+)
+
+// Quotas of the hello lane and of bundles, per UTC day and hour. [P-19]
+const (
+	NewRecipientsPerDay = 20 // INITs to recipients not written to today
+	HellosPerHour       = 30 // INITs one recipient gets
+	BundlesPerDay       = 60 // key bundles one device fetches
+)
+
+// maxCounters bounds the memory of Quotas; beyond it everything new is refused until midnight.
+const maxCounters = 1 << 20
+
+// Quotas counts in memory under a key that is forgotten every day, so that yesterday's counters
+// say nothing about who wrote to whom. Zero value: see [NewQuotas]. Use it under one lock.
+type Quotas struct {
+	random func([]byte)
+	day    int64
+	hour   int64
+	key    [32]byte
+	seen   map[[12]byte]struct{} // sender and recipient
+	perDay map[[12]byte]uint16   // sender, bundle reader
+	perHr  map[[12]byte]uint16   // recipient
+}
+
+// NewQuotas returns empty counters; random fills a slice with secret bytes.
+func NewQuotas(random func([]byte)) *Quotas { return &Quotas{random: random, day: -1} }
+
+func (q *Quotas) roll(now time.Time) {
+	if d := now.Unix() / 86400; d != q.day {
+		q.day = d
+		q.random(q.key[:])
+		q.seen, q.perDay = map[[12]byte]struct{}{}, map[[12]byte]uint16{}
+	}
+	if h := now.Unix() / 3600; h != q.hour || q.perHr == nil {
+		q.hour = h
+		q.perHr = map[[12]byte]uint16{}
+	}
+}
+
+func (q *Quotas) name(kind byte, parts ...[]byte) [12]byte {
+	m := hmac.New(sha256.New, q.key[:])
+	m.Write(wire.LP("bj1 quota", append(parts, []byte{kind})...))
+	return [12]byte(m.Sum(nil)[:12])
+}
+
+// Hello counts an INIT. sender is false when the sender has written to too many new recipients
+// today: it is told so. deliver is false when the recipient has had too many this hour: nobody is
+// told. A repeat to the same recipient is not a new recipient. [P-19]
+func (q *Quotas) Hello(now time.Time, from, to wire.ID) (sender, deliver bool) {
+	q.roll(now)
+	pair, day, hour := q.name('p', from[:], to[:]), q.name('s', from[:]), q.name('r', to[:])
+	if _, again := q.seen[pair]; !again {
+		if q.perDay[day] >= NewRecipientsPerDay || len(q.seen) >= maxCounters {
+			return false, false
+		}
+		q.perDay[day]++
+		q.seen[pair] = struct{}{}
+	}
+	if q.perHr[hour] >= HellosPerHour {
+		return true, false
+	}
+	q.perHr[hour]++
+	return true, true
+}
+
+// Bundle counts the fetch of a key bundle; false is over quota.
+func (q *Quotas) Bundle(now time.Time, reader wire.ID) bool {
+	q.roll(now)
+	k := q.name('b', reader[:])
+	if q.perDay[k] >= BundlesPerDay || len(q.perDay) >= maxCounters {
+		return false
+	}
+	q.perDay[k]++
+	return true
+}
+
+// Replays remembers the signatures of time-stamped CONNECTs for as long as they would verify.
+// [P-16] Zero value: ready. Use it under one lock.
+type Replays struct {
+	current, previous map[wire.Signature]struct{}
+	turn              time.Time
+}
+
+// maxReplays bounds the memory of Replays; beyond it CONNECTs are refused until the next turn.
+const maxReplays = 1 << 17
+
+// Fresh reports whether a CONNECT stamped ts is within [wire.ClockSkew] of now and not seen before,
+// and remembers it.
+func (r *Replays) Fresh(now, ts time.Time, sig wire.Signature) bool {
+	if d := now.Sub(ts); d > wire.ClockSkew || d < -wire.ClockSkew {
+		return false
+	}
+	if r.current == nil || now.Sub(r.turn) > 2*wire.ClockSkew {
+		if now.Sub(r.turn) > 4*wire.ClockSkew {
+			r.current = nil
+		}
+		r.previous, r.current, r.turn = r.current, map[wire.Signature]struct{}{}, now
+	}
+	if _, seen := r.previous[sig]; seen {
+		return false
+	}
+	if _, seen := r.current[sig]; seen || len(r.current) >= maxReplays {
+		return false
+	}
+	r.current[sig] = struct{}{}
+	return true
+}

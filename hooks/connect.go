@@ -1,0 +1,308 @@
+package hooks
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"bluejay/consent"
+	"bluejay/custody"
+	"bluejay/presence"
+	"bluejay/wire"
+)
+
+// Serve drives one accepted connection until it ends. It never returns while the connection's
+// goroutine is needed, and it closes c.
+func (n *Node) Serve(ctx context.Context, c *queuedConn) {
+	defer func() { _ = c.Close() }()
+	r := bufio.NewReaderSize(c, 128)
+	s := n.attach(ctx, c, r)
+	if s == nil {
+		return
+	}
+	c.connected()
+	n.loop(s, r)
+	n.detach(s)
+}
+
+// attach reads CONNECT and answers it; nil means the connection is over. [P-15]
+//
+//go:noinline
+func (n *Node) attach(ctx context.Context, c *queuedConn, r *bufio.Reader) *session {
+	p, err := readPacket(r, maxConnect)
+	if err == nil {
+		err = checkPacket(0, p)
+	}
+	if err != nil {
+		n.refusePacket(c, 0, p, err)
+		return nil
+	}
+	pk, err := p.decode(p.level())
+	if err != nil || pk.ConnectValidate() != packets.CodeSuccess {
+		return nil
+	}
+	s := n.newSession(c, pk)
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.ConnectTimeout)
+	defer cancel()
+	if code := n.authenticate(ctx, s, pk); code != wire.OK {
+		n.refuseConnect(s, code)
+		return nil
+	}
+	if !n.establish(s) {
+		return nil
+	}
+	return s
+}
+
+func (n *Node) newSession(c *queuedConn, pk packets.Packet) *session {
+	s := &session{net: c, v5: pk.ProtocolVersion == 5, cl: n.srv.NewClient(c, "bluejay", "", false)}
+	s.cl.ParseConnect("bluejay", pk)
+	s.cl.Properties.Will.Flag = 0
+	s.window = int(pk.Properties.ReceiveMaximum) // 0 in MQTT 3.1.1: the machine's default
+	n.mu.Lock()
+	n.last++
+	s.conn = n.last
+	n.mu.Unlock()
+	s.cl.ID = strconv.FormatUint(uint64(s.conn), 36)
+	return s
+}
+
+func (n *Node) refuseConnect(s *session, code wire.Code) {
+	n.mu.Lock()
+	n.counts.Refused++
+	n.mu.Unlock()
+	n.cfg.Log.Info("connect refused", "code", code.String())
+	reply := []byte{packets.Connack << 4, 2, 0, connack3(code)}
+	if s.v5 {
+		reply = []byte{packets.Connack << 4, 3, 0, code.Connack(), 0}
+	}
+	_, _ = s.net.Write(reply)
+}
+
+// connack3 is the MQTT 3.1.1 return code of a refusal: 3 server unavailable, 5 not authorized.
+func connack3(code wire.Code) byte {
+	if code == wire.Unavailable {
+		return 3
+	}
+	return 5
+}
+
+// authenticate works out who connects. Without a password the connection can only enrol. The
+// state it loads is the store's at this moment; establish makes it the session's. [P-15] [P-16]
+func (n *Node) authenticate(ctx context.Context, s *session, pk packets.Packet) wire.Code {
+	if string(pk.Connect.Username) != wire.Protocol {
+		return wire.NotAllowed
+	}
+	if len(pk.Connect.Password) == 0 {
+		return wire.OK
+	}
+	proof, err := wire.ParseConnect(pk.Connect.Password)
+	if err != nil {
+		return wire.BadRecord
+	}
+	return n.verify(ctx, s, proof)
+}
+
+func (n *Node) verify(ctx context.Context, s *session, proof wire.Connect) wire.Code {
+	exporter, secure := s.net.exporter()
+	if proof.TLS != secure {
+		return wire.NotAllowed
+	}
+	now := time.Now()
+	if !proof.TLS && !n.fresh(now, proof) {
+		return wire.OutOfTime
+	}
+	if n.isProbe(proof) {
+		return n.verifyProbe(s, proof, exporter)
+	}
+	for range 4 { // a lost race with another change of the same state is tried again
+		stored, next, code := n.known(ctx, proof, now)
+		if code != wire.OK {
+			return code
+		}
+		if proof.Verify(next.Cert.Device, exporter, n.cfg.Name) != nil {
+			return wire.BadRecord
+		}
+		next, err := n.keep(ctx, proof, stored, next)
+		if errors.Is(err, consent.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return codeOf(err)
+		}
+		s.self = consent.Self{ID: proof.ID, Tag: wire.MakeTag(n.cfg.TagKey, proof.ID, next.Gen)}
+		s.gen = next.Gen
+		s.setState(next, now)
+		return wire.OK
+	}
+	return wire.Unavailable
+}
+
+// codeOf is the code to refuse with: the error's own, or Unavailable for a failing part.
+func codeOf(err error) wire.Code {
+	var c wire.Code
+	if errors.As(err, &c) {
+		return c
+	}
+	return wire.Unavailable
+}
+
+func (n *Node) fresh(now time.Time, p wire.Connect) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.replays.Fresh(now, wire.Time32(p.TS), p.Sig)
+}
+
+// known loads the state of an ID and applies the certificate the proof brings, if any.
+func (n *Node) known(ctx context.Context, p wire.Connect, now time.Time) (stored, next consent.State, code wire.Code) {
+	if p.Cert != nil && p.Cert.Verify(n.cfg.Registrar, now) != nil {
+		return stored, next, wire.BadRecord
+	}
+	stored, err := n.cfg.Store.Load(ctx, p.ID)
+	if err != nil {
+		return stored, next, wire.Unavailable
+	}
+	next = stored
+	if p.Cert != nil {
+		if next, _, err = stored.WithCertificate(*p.Cert); err != nil {
+			return stored, next, codeOf(err)
+		}
+	}
+	if next.Cert == nil || now.After(next.Cert.NotAfter()) {
+		return stored, next, wire.NotEnrolled
+	}
+	return stored, next, wire.OK
+}
+
+// keep stores what a verified CONNECT changes: a newer certificate, a higher generation. It runs
+// after the signature was checked, so that nobody else can void a consent or burn generations. A
+// new device cannot know the generation of the old one: it is given the next. [P-12]
+func (n *Node) keep(ctx context.Context, p wire.Connect, stored, next consent.State) (consent.State, error) {
+	if stored.Cert != nil && stored.Cert.Device != next.Cert.Device && p.Gen <= stored.Gen {
+		p.Gen = stored.Gen + 1
+	}
+	next, newGen, err := next.WithGen(p.Gen)
+	if err != nil {
+		return stored, err
+	}
+	if !newGen && stored.Cert != nil && *stored.Cert == *next.Cert {
+		return next, nil
+	}
+	next.Revision, err = n.cfg.Store.Save(ctx, p.ID, next)
+	return next, err
+}
+
+// establish registers the session before the CONNACK, so that a text sent to this handset the
+// moment it sees its CONNACK finds it; then welcomes it and opens its window.
+func (n *Node) establish(s *session) bool {
+	n.clients.Store(s.cl, s)
+	old := n.register(s)
+	if old != nil {
+		n.wg.Go(func() { n.end(old, wire.TakenOver) })
+	}
+	if n.srv.SendConnack(s.cl, packets.CodeSuccess, false, nil) != nil {
+		n.detach(s)
+		return false
+	}
+	if !s.self.ID.IsZero() {
+		n.open(s)
+	}
+	return true
+}
+
+// register makes s its ID's session and returns the one it takes over.
+func (n *Node) register(s *session) (old *session) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.byConn[s.conn] = s
+	if s.self.ID.IsZero() {
+		return nil
+	}
+	old = n.byID[s.self.ID]
+	n.byID[s.self.ID] = s
+	if old != nil && old.gen != s.gen { // the old tag is not the new session's: what waits there is returned
+		n.perform(n.custody.Detach(n.effects[:0], old.conn))
+		old.attached = false
+	}
+	if s.allowed().Receive() {
+		n.attachCustody(s)
+	}
+	if old != nil && !s.allowed().Receive() { // a new device, or consent gone: the old one gets nothing more
+		n.cutLocked(old)
+	}
+	return old
+}
+
+func (n *Node) attachCustody(s *session) {
+	n.custody.Attach(custody.Session{Conn: s.conn, Owner: s.self.ID, Tag: s.self.Tag, Window: s.window})
+	s.attached = true
+}
+
+// open sends the welcome, opens the window and turns the tag blue.
+func (n *Node) open(s *session) {
+	n.mu.Lock()
+	if n.byConn[s.conn] != s {
+		n.mu.Unlock()
+		return
+	}
+	n.reply(s, wire.Welcome{Gen: s.gen, Tag: s.self.Tag, Seq: s.state.Seq}.Marshal())
+	n.admitLocked(s)
+	n.arm()
+	n.mu.Unlock()
+	n.claim(s)
+	if s.allowed().Scopes.Has(wire.ScopeGateway) {
+		n.call(func(ctx context.Context) { n.pendingOutcomes(ctx, s) })
+	}
+}
+
+// admitLocked brings an attached session into service: deliveries flow and presence shows.
+func (n *Node) admitLocked(s *session) {
+	if !s.attached {
+		return
+	}
+	n.perform(n.custody.Ready(n.effects[:0], s.conn))
+	if s.allowed().Visible() && n.byID[s.self.ID] == s {
+		s.shown = true
+		n.show(n.presence.Up(n.shows[:0], s.self.Tag, uint64(s.conn)))
+	}
+}
+
+func (n *Node) claim(s *session) {
+	if n.cfg.Router != nil && s.attached {
+		if err := n.cfg.Router.Claim(s.self.Tag); err != nil {
+			n.cfg.Log.Warn("tag not claimed: other brokers cannot deliver to it", "error", err)
+		}
+	}
+}
+
+// detach forgets a session: what it held is returned, its watches end, and it turns grey later
+// unless a newer session is there. [P-18]
+func (n *Node) detach(s *session) {
+	s.cl.Stop(nil)
+	n.clients.Delete(s.cl)
+	n.mu.Lock()
+	delete(n.byConn, s.conn)
+	current := n.byID[s.self.ID] == s
+	if current {
+		delete(n.byID, s.self.ID)
+	}
+	if s.shown {
+		n.presence.Down(s.self.Tag, uint64(s.conn), time.Now().Add(n.greyDelay()))
+	}
+	n.presence.Drop(presence.Conn(s.conn))
+	for _, p := range s.pseudonyms {
+		if n.senders[p] == s {
+			delete(n.senders, p)
+		}
+	}
+	n.perform(n.custody.Detach(n.effects[:0], s.conn))
+	n.arm()
+	n.mu.Unlock()
+	if current && n.cfg.Router != nil && !s.self.Tag.IsZero() {
+		n.cfg.Router.Release(s.self.Tag)
+	}
+}

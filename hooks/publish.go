@@ -1,0 +1,350 @@
+package hooks
+
+import (
+	"context"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"bluejay/custody"
+	"bluejay/presence"
+	"bluejay/wire"
+)
+
+// maxHello bounds a message on the hello lane, in bytes. [P-19]
+const maxHello = 2 << 10
+
+// publish decides one PUBLISH of a client; every path answers its packet id exactly once, now or
+// when custody decides. [C-1]
+func (n *Node) publish(s *session, pk packets.Packet) {
+	topic, err := wire.ParseTopic(pk.TopicName)
+	if err != nil || pk.FixedHeader.Qos != 1 {
+		s.cl.Stop(packets.ErrQosNotSupported) // nothing of this protocol travels at QoS 0
+		return
+	}
+	if code := s.allowed().Publish(s.self, topic); code != wire.OK {
+		n.answer(s, pk.PacketID, code)
+		return
+	}
+	switch topic.Kind {
+	case wire.TopicInbox:
+		n.text(s, topic, pk)
+	case wire.TopicHello:
+		n.hello(s, topic, pk)
+	case wire.TopicFallback:
+		n.fallback(s, topic, pk)
+	case wire.TopicUnread:
+		n.unreadable(s, pk)
+	case wire.TopicBundle:
+		n.answer(s, pk.PacketID, n.keepBundle(s, pk.Payload))
+	default:
+		n.request(s, topic.Kind, pk)
+	}
+}
+
+// answer acknowledges a publish with a result.
+func (n *Node) answer(s *session, pid uint16, code wire.Code) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.puback(s, pid, code)
+}
+
+// begin counts a publish whose answer comes later; false means too many are unanswered. Callers
+// hold n.mu.
+func (n *Node) begin(s *session, pid uint16) bool {
+	if s.inflight >= receiveMaximum {
+		n.puback(s, pid, wire.OverQuota)
+		return false
+	}
+	s.inflight++
+	return true
+}
+
+// text takes a publish to an inbox into custody. The access is checked again under the lock: a
+// revocation that was acknowledged meanwhile has taken it away. [C-1] [C-revoke]
+func (n *Node) text(s *session, topic wire.Topic, pk packets.Packet) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if code := s.allowed().Publish(s.self, topic); code != wire.OK {
+		n.puback(s, pk.PacketID, code)
+		return
+	}
+	if !n.begin(s, pk.PacketID) {
+		return
+	}
+	n.perform(n.custody.Publish(n.effects[:0], time.Now(), n.attempt(s, topic, pk)))
+	n.arm()
+}
+
+func (n *Node) attempt(s *session, topic wire.Topic, pk packets.Packet) custody.Attempt {
+	return custody.Attempt{
+		Key:     custody.Key{Sender: s.self.ID, Topic: topic, Message: wire.MessageIDOf(pk.Payload)},
+		Waiter:  custody.Waiter{Conn: s.conn, PacketID: pk.PacketID},
+		Payload: pk.Payload,
+	}
+}
+
+// hello passes an INIT on. Its PUBACK is always success, written before the recipient is looked
+// for: it says the same to a stranger whether the ID is online, offline, blocked or nobody's. [P-19]
+func (n *Node) hello(s *session, topic wire.Topic, pk packets.Packet) {
+	if len(pk.Payload) > maxHello {
+		n.answer(s, pk.PacketID, wire.TooLarge)
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if code := s.allowed().Publish(s.self, topic); code != wire.OK {
+		n.puback(s, pk.PacketID, code)
+		return
+	}
+	sender, deliver := n.quotas.Hello(time.Now(), s.self.ID, topic.ID)
+	if !sender {
+		n.puback(s, pk.PacketID, wire.OverQuota)
+		return
+	}
+	n.puback(s, pk.PacketID, wire.OK)
+	to := n.byID[topic.ID]
+	if !deliver || to == nil || !to.attached || !to.allowed().Receive() {
+		n.counts.HellosUndelivred++
+		return
+	}
+	dst, _ := n.custody.Push(n.effects[:0], to.conn, custody.Push{Topic: topic, Sender: s.self.ID, Payload: pk.Payload})
+	n.perform(dst)
+}
+
+// unreadable passes on that this connection cannot open a text now in flight to it.
+func (n *Node) unreadable(s *session, pk packets.Packet) {
+	id, err := wire.ParseByMessageID(byte(wire.CtlUnread), pk.Payload)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err != nil {
+		n.puback(s, pk.PacketID, wire.NotAllowed)
+		return
+	}
+	n.perform(n.custody.Unreadable(n.effects[:0], s.conn, id))
+	n.puback(s, pk.PacketID, wire.OK)
+}
+
+// ack takes a recipient's PUBACK. An MQTT 5 reason of 0x80 and above is a refusal to take the text.
+func (n *Node) ack(s *session, pid uint16, reason byte) {
+	n.do(func(dst []custody.Effect) []custody.Effect {
+		if reason >= 0x80 {
+			return dst // not known to be delivered: the deadline or the end of the session decides
+		}
+		return n.custody.Ack(dst, s.conn, pid)
+	})
+}
+
+// keepBundle retains the owner's key bundle in memory until its not_after, whether or not the
+// owner is connected. [P-9]
+func (n *Node) keepBundle(s *session, raw []byte) wire.Code {
+	b, err := wire.ParseBundle(raw)
+	now := time.Now()
+	if err != nil || b.Verify(n.cfg.Registrar, now) != nil || b.Cert.ID != s.self.ID {
+		return wire.BadRecord
+	}
+	if wire.Time32(b.NotAfter).After(now.Add(maxBundleLife)) {
+		return wire.OutOfTime
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !s.allowed().Listed || n.byID[s.self.ID] != s {
+		return wire.NotConsented
+	}
+	n.bundles[s.self.ID] = storedBundle{raw: raw, notAfter: wire.Time32(b.NotAfter)}
+	return wire.OK
+}
+
+// maxBundleLife is the longest a prekey may be offered: 7 days, and a day for slow clocks. [P-9]
+const maxBundleLife = 8 * 24 * time.Hour
+
+// perform carries out effects in order. Callers hold n.mu; nothing here blocks: bytes are queued,
+// and what needs another process runs on a goroutine of the node.
+func (n *Node) perform(effects []custody.Effect) {
+	for i := range effects {
+		n.performOne(&effects[i])
+	}
+	n.effects = effects[:0]
+}
+
+func (n *Node) performOne(e *custody.Effect) {
+	switch e.Kind {
+	case custody.Deliver:
+		n.deliver(e)
+	case custody.Tell:
+		if s := n.byConn[e.Conn]; s != nil {
+			s.inflight--
+			n.puback(s, e.PacketID, e.Code)
+		}
+	case custody.Reply:
+		if reply := n.routes[e.Ref]; reply != nil {
+			delete(n.routes, e.Ref)
+			code := e.Code
+			n.wg.Go(func() { reply(code) })
+		}
+	case custody.Forward:
+		n.forward(*e)
+	case custody.Enqueue:
+		n.enqueue(*e)
+	case custody.Pushed:
+		n.pushed(e.Ref)
+	}
+}
+
+// deliver writes to a recipient, after a last check that must never fail: revocation detaches the
+// session from custody first.
+func (n *Node) deliver(e *custody.Effect) {
+	s := n.byConn[e.Conn]
+	if s == nil {
+		return
+	}
+	if e.Topic.Kind != wire.TopicReply && !s.allowed().Receive() {
+		n.counts.PostRevocation++
+		return
+	}
+	n.write(s, e.Topic, e.PacketID, false, e.Payload)
+}
+
+// forward asks the other brokers; without any, nobody has the session. [C-2]
+func (n *Node) forward(e custody.Effect) {
+	n.call(func(ctx context.Context) {
+		code := wire.NoRecipient
+		if n.cfg.Router != nil {
+			var err error
+			if code, err = n.cfg.Router.Forward(ctx, e.Topic.Tag, e.Payload); err != nil {
+				code = wire.NoRecipient // not known to be delivered
+			}
+		}
+		n.resolve(e.Ref, code)
+	})
+}
+
+func (n *Node) resolve(ref uint64, code wire.Code) {
+	n.do(func(dst []custody.Effect) []custody.Effect { return n.custody.Resolve(dst, ref, code) })
+}
+
+// show queues presence to watchers: blue is one retained byte, grey an empty payload. [P-18]
+// Callers hold n.mu.
+func (n *Node) show(effects []presence.Effect) {
+	for _, e := range effects {
+		if s := n.byConn[custody.Conn(e.Conn)]; s != nil {
+			var payload []byte
+			if e.Blue {
+				payload = []byte{e.Byte}
+			}
+			n.write(s, wire.Topic{Kind: wire.TopicPresence, Tag: e.Tag}, 0, e.Retained, payload)
+		}
+	}
+	n.shows = effects[:0]
+}
+
+// maxWatches bounds the presence subscriptions of one connection.
+const maxWatches = 512
+
+// subscribe answers a SUBSCRIBE from the node's own tables. A key bundle and the worker's key are
+// answered at once after the SUBACK, an empty payload meaning there is none; presence stays
+// watched; the client's own topics are always delivered.
+func (n *Node) subscribe(s *session, pk packets.Packet) {
+	codes := make([]byte, 0, len(pk.Filters))
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var granted []wire.Topic
+	for _, f := range pk.Filters {
+		t, code := n.maySubscribe(s, f.Filter)
+		if code != wire.OK {
+			codes = append(codes, n.suback(s, code))
+			continue
+		}
+		granted = append(granted, t)
+		codes = append(codes, min(f.Qos, 1))
+	}
+	n.scratch = appendSuback(n.scratch[:0], s.v5, pk.PacketID, codes)
+	_, _ = s.net.Write(n.scratch)
+	for _, t := range granted {
+		n.first(s, t)
+	}
+}
+
+func (n *Node) maySubscribe(s *session, filter string) (wire.Topic, wire.Code) {
+	t, err := wire.ParseTopic(filter)
+	if err != nil {
+		return t, wire.NotAllowed
+	}
+	code := s.allowed().Subscribe(s.self, t)
+	switch {
+	case code != wire.OK:
+	case t.Kind == wire.TopicPresence && n.presence.Watches(presence.Conn(s.conn)) >= maxWatches:
+		code = wire.OverQuota
+	case t.Kind == wire.TopicBundle && t.ID != s.self.ID && !n.quotas.Bundle(time.Now(), s.self.ID):
+		code = wire.OverQuota
+	}
+	return t, code
+}
+
+func (n *Node) suback(s *session, code wire.Code) byte {
+	if s.v5 {
+		return code.Puback()
+	}
+	return 0x80
+}
+
+// first sends what a new subscription is owed.
+func (n *Node) first(s *session, t wire.Topic) {
+	switch t.Kind {
+	case wire.TopicPresence:
+		n.show(n.presence.Watch(n.shows[:0], presence.Conn(s.conn), t.Tag))
+	case wire.TopicKey:
+		s.wantsKey = true
+		n.write(s, t, 0, true, n.worker)
+	case wire.TopicBundle:
+		b := n.bundles[t.ID]
+		if !b.notAfter.IsZero() && time.Now().After(b.notAfter) {
+			delete(n.bundles, t.ID)
+			b.raw = nil
+		}
+		n.write(s, t, 0, true, b.raw)
+	}
+}
+
+// unsubscribe ends watches. Unknown topics are answered like known ones.
+func (n *Node) unsubscribe(s *session, pk packets.Packet) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	codes := make([]byte, len(pk.Filters))
+	for _, f := range pk.Filters {
+		switch t, err := wire.ParseTopic(f.Filter); {
+		case err != nil:
+		case t.Kind == wire.TopicPresence:
+			n.presence.Unwatch(presence.Conn(s.conn), t.Tag)
+		case t.Kind == wire.TopicKey:
+			s.wantsKey = false
+		}
+	}
+	n.scratch = appendUnsuback(n.scratch[:0], s.v5, pk.PacketID, codes)
+	_, _ = s.net.Write(n.scratch)
+}
+
+// appendSuback encodes a SUBACK ([MQTT-3.9]).
+func appendSuback(b []byte, v5 bool, pid uint16, codes []byte) []byte {
+	return appendAcks(b, packets.Suback<<4, v5, pid, codes)
+}
+
+// appendUnsuback encodes an UNSUBACK ([MQTT-3.11]); MQTT 3.1.1 has no codes in it.
+func appendUnsuback(b []byte, v5 bool, pid uint16, codes []byte) []byte {
+	if !v5 {
+		codes = nil
+	}
+	return appendAcks(b, packets.Unsuback<<4, v5, pid, codes)
+}
+
+func appendAcks(b []byte, head byte, v5 bool, pid uint16, codes []byte) []byte {
+	size := 2 + len(codes)
+	if v5 {
+		size++
+	}
+	b = append(b, head, byte(size), byte(pid>>8), byte(pid))
+	if v5 {
+		b = append(b, 0)
+	}
+	return append(b, codes...)
+}

@@ -1,0 +1,252 @@
+package hooks
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"bluejay/custody"
+	"bluejay/wire"
+)
+
+// request runs a request on c, e or q on a goroutine of its own, because its answer may need
+// another process; the answer on r goes ahead of the PUBACK. [P-13] [C-5]
+func (n *Node) request(s *session, kind wire.TopicKind, pk packets.Packet) {
+	req, err := wire.ParseRequest(pk.Payload)
+	if err != nil {
+		n.answer(s, pk.PacketID, wire.NotAllowed)
+		return
+	}
+	if s.calls.Add(1) > maxCalls {
+		s.calls.Add(-1)
+		n.answer(s, pk.PacketID, wire.OverQuota)
+		return
+	}
+	n.call(func(ctx context.Context) {
+		defer s.calls.Add(-1)
+		code, body := n.handle(ctx, s, kind, req.Body)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.reply(s, wire.Answer{Request: req.ID, Code: code, Body: body}.Marshal())
+		n.scratch = appendPuback(n.scratch[:0], s.v5, pk.PacketID, wire.OK) // the answer has the code
+		_, _ = s.net.Write(n.scratch)
+	})
+}
+
+func (n *Node) handle(ctx context.Context, s *session, kind wire.TopicKind, body []byte) (wire.Code, []byte) {
+	switch kind {
+	case wire.TopicConsent:
+		if wire.ControlKind(body[0]) == wire.CtlNextTag {
+			return n.nextTag(s, body)
+		}
+		return n.record(ctx, s, body)
+	case wire.TopicEnrol:
+		token := n.addressToken(s)
+		return n.relay(ctx, wire.SubjectEnrol, append(token[:], body...))
+	case wire.TopicQuery:
+		return n.relay(ctx, wire.SubjectLookup, append(slices.Clone(s.self.ID[:]), body...))
+	}
+	return wire.NotAllowed, nil
+}
+
+func (n *Node) relay(ctx context.Context, subject string, request []byte) (wire.Code, []byte) {
+	if n.cfg.Relay == nil {
+		return wire.Unavailable, nil
+	}
+	code, body, err := n.cfg.Relay.Call(ctx, subject, request)
+	if err != nil || len(body) > wire.MaxAnswerBody {
+		n.cfg.Log.Warn("registrar did not answer", "subject", subject, "error", err)
+		return wire.Unavailable, nil
+	}
+	return code, body
+}
+
+// addressToken names a client address towards the registrar for one day, so that enrolments can
+// be limited by address without the registrar learning one. [P-14]
+func (n *Node) addressToken(s *session) [16]byte {
+	host, _, err := net.SplitHostPort(s.net.RemoteAddr().String())
+	if err != nil {
+		host = ""
+	}
+	m := hmac.New(sha256.New, n.cfg.TagKey)
+	m.Write(wire.LP("bj1 address", []byte(host), binary.BigEndian.AppendUint32(nil, day(time.Now()))))
+	return [16]byte(m.Sum(nil)[:16])
+}
+
+// nextTag tells a device the tag of a generation to come, so that it can announce it. [P-12]
+func (n *Node) nextTag(s *session, body []byte) (wire.Code, []byte) {
+	gen, err := wire.ParseNextTagRequest(body)
+	if err != nil || s.self.ID.IsZero() {
+		return wire.NotAllowed, nil
+	}
+	if gen <= s.gen || gen > s.gen+16 {
+		return wire.StaleRecord, nil
+	}
+	t := wire.MakeTag(n.cfg.TagKey, s.self.ID, gen)
+	return wire.OK, t[:]
+}
+
+// Bounds of a sealed job, in bytes and time. [F-3] [F-4]
+const (
+	minJob  = 1 + 1 + 1 + 4 + 32 + 8 + 1 + 16
+	maxJob  = 2400
+	jobLife = 24 * time.Hour
+)
+
+// fallback takes a sealed SMS job, or the cancellation of one. [F-3] [F-10]
+func (n *Node) fallback(s *session, topic wire.Topic, pk packets.Packet) {
+	if id, err := wire.ParseByMessageID(wire.TypeCancel, pk.Payload); err == nil {
+		n.cancelJob(s, id, pk.PacketID)
+		return
+	}
+	if code := checkJob(pk.Payload, time.Now()); code != wire.OK {
+		n.answer(s, pk.PacketID, code)
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if code := s.allowed().Publish(s.self, topic); code != wire.OK {
+		n.puback(s, pk.PacketID, code)
+		return
+	}
+	if !n.begin(s, pk.PacketID) {
+		return
+	}
+	n.perform(n.custody.Enqueue(n.effects[:0], time.Now(), n.attempt(s, topic, pk)))
+	n.arm()
+}
+
+// checkJob reads what is not sealed of a job: kind, class, expiry. [F-4] [F-5]
+func checkJob(b []byte, now time.Time) wire.Code {
+	switch {
+	case len(b) > maxJob:
+		return wire.TooLarge
+	case len(b) < minJob || b[0] != wire.TypeJob:
+		return wire.BadRecord
+	case wire.JobClass(b[2]) != wire.ClassNormal: // urgent is the registrar's
+		return wire.NotAllowed
+	}
+	expires := wire.Time32(binary.BigEndian.Uint32(b[3:]))
+	if expires.Before(now) || expires.After(now.Add(jobLife+wire.ClockSkew)) {
+		return wire.OutOfTime
+	}
+	return wire.OK
+}
+
+// enqueue stores a job and then resolves its attempt. The sender is remembered under today's
+// pseudonym, so that the outcome finds it. Callers hold n.mu. [C-4] [F-9]
+func (n *Node) enqueue(e custody.Effect) {
+	p := n.pseudonym(e.Sender, day(time.Now()))
+	if s := n.byID[e.Sender]; s != nil {
+		n.listen(s, p)
+	}
+	n.call(func(ctx context.Context) { n.resolve(e.Ref, n.store(ctx, p, e)) })
+}
+
+func (n *Node) store(ctx context.Context, p wire.Pseudonym, e custody.Effect) wire.Code {
+	if n.cfg.Jobs == nil {
+		return wire.Unavailable
+	}
+	var sealed []byte
+	if n.cfg.SealSender != nil {
+		var err error
+		if sealed, err = n.cfg.SealSender(e.Sender, e.Message); err != nil {
+			return wire.Unavailable
+		}
+	}
+	if err := n.cfg.Jobs.Enqueue(ctx, wire.ClassNormal, p, e.Message, e.Payload, sealed); err != nil {
+		return codeOf(err)
+	}
+	return wire.OK
+}
+
+// cancelJob takes a job back if nothing was written to an SMSC for it. [F-10]
+func (n *Node) cancelJob(s *session, id wire.MessageID, pid uint16) {
+	n.call(func(ctx context.Context) {
+		code := wire.Unavailable
+		if n.cfg.Jobs != nil {
+			switch cancelled, err := n.cfg.Jobs.Cancel(ctx, id); {
+			case err != nil:
+			case cancelled:
+				code = wire.OK
+			default:
+				code = wire.AlreadyHandled
+			}
+		}
+		n.answer(s, pid, code)
+	})
+}
+
+// listen makes outcomes under a pseudonym go to s. Callers hold n.mu.
+func (n *Node) listen(s *session, p wire.Pseudonym) {
+	if n.senders[p] != s {
+		n.senders[p] = s
+		s.pseudonyms = append(s.pseudonyms, p)
+	}
+}
+
+// outcomeDays is how many UTC days of outcomes a device can still be owed: kept 48 h. [F-7]
+const outcomeDays = 3
+
+// pendingOutcomes sends a device what happened to its jobs while it was away.
+func (n *Node) pendingOutcomes(ctx context.Context, s *session) {
+	today := day(time.Now())
+	for i := range uint32(outcomeDays) {
+		p := n.pseudonym(s.self.ID, today-i)
+		n.mu.Lock()
+		if n.byConn[s.conn] != s {
+			n.mu.Unlock()
+			return
+		}
+		n.listen(s, p)
+		n.mu.Unlock()
+		if n.cfg.Outcomes == nil {
+			return
+		}
+		left, err := n.cfg.Outcomes.Pending(ctx, p)
+		if err != nil {
+			n.cfg.Log.Warn("outcomes of SMS jobs not read: they come at the next connect", "error", err)
+			return
+		}
+		for _, o := range left {
+			n.Outcome(p, o)
+		}
+	}
+}
+
+// pushOutcome delivers an outcome at QoS 1; it stays stored until the handset acknowledges it.
+// Callers hold n.mu.
+func (n *Node) pushOutcome(s *session, p wire.Pseudonym, o wire.Outcome) {
+	if !s.attached {
+		return
+	}
+	n.lastRef++
+	ref := n.lastRef
+	dst, ok := n.custody.Push(n.effects[:0], s.conn, custody.Push{
+		Topic: wire.Topic{Kind: wire.TopicReply}, Payload: o.Marshal(), Ref: ref,
+	})
+	if ok {
+		n.outcomes[ref] = storedOutcome{p, o}
+	}
+	n.perform(dst)
+}
+
+// pushed runs when a handset has acknowledged a push. Callers hold n.mu.
+func (n *Node) pushed(ref uint64) {
+	o, ok := n.outcomes[ref]
+	if !ok {
+		return
+	}
+	delete(n.outcomes, ref)
+	n.call(func(ctx context.Context) {
+		if err := n.cfg.Outcomes.Done(ctx, o.sender, o.outcome); err != nil {
+			n.cfg.Log.Warn("acknowledged outcome not removed: it will be sent again", "error", err)
+		}
+	})
+}

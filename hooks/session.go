@@ -1,0 +1,222 @@
+package hooks
+
+import (
+	"bufio"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"bluejay/consent"
+	"bluejay/custody"
+	"bluejay/wire"
+)
+
+// session is one live connection. Invariants: it is in Node.byConn from the CONNACK until detach;
+// in Node.byID while it is its ID's newest; attached says whether custody delivers to it, which is
+// so exactly while its user consents to messaging.
+type session struct {
+	conn   custody.Conn // also the epoch of its presence
+	cl     *mqtt.Client
+	net    *queuedConn
+	self   consent.Self // zero ID: enrolment only
+	gen    uint32
+	v5     bool
+	window int
+
+	access atomic.Uint32 // consent.Access
+	until  atomic.Int64  // Unix seconds; access must be worked out again after it
+	calls  atomic.Int32  // requests under way
+
+	changing sync.Mutex    // held across a change of consent, store included
+	state    consent.State // under changing
+
+	// Under Node.mu.
+	attached   bool
+	shown      bool // presence was turned blue by this session
+	wantsKey   bool
+	inflight   int // own publishes not yet answered
+	pseudonyms []wire.Pseudonym
+}
+
+// maxCalls is how many requests one connection may have under way.
+const maxCalls = 8
+
+// allowed is the connection's access now; it does not allocate.
+func (s *session) allowed() consent.Access {
+	if u := s.until.Load(); u != 0 && time.Now().Unix() > u {
+		return consent.Access{Enrolled: consent.UnpackAccess(s.access.Load()).Enrolled}
+	}
+	return consent.UnpackAccess(s.access.Load())
+}
+
+// setState makes st the state the connection acts on. Callers hold s.changing or own s alone.
+func (s *session) setState(st consent.State, now time.Time) {
+	s.state = st
+	s.access.Store(consent.AccessOf(st, now).Pack())
+	s.until.Store(expiryOf(st))
+}
+
+// expiryOf is when the access of a state ends by itself, in Unix seconds; 0 is never.
+func expiryOf(st consent.State) int64 {
+	if st.Cert == nil || st.Record == nil {
+		return 0
+	}
+	return min(st.Cert.NotAfter().Unix(), int64(st.Record.ExpiresAt))
+}
+
+func (n *Node) sessionOf(cl *mqtt.Client) *session {
+	if v, ok := n.clients.Load(cl); ok {
+		return v.(*session)
+	}
+	return nil
+}
+
+// write queues one PUBLISH; pid 0 is QoS 0. Callers hold n.mu.
+func (n *Node) write(s *session, t wire.Topic, pid uint16, retain bool, payload []byte) {
+	n.scratch = appendPublish(n.scratch[:0], s.v5, t, pid, retain, payload)
+	_, _ = s.net.Write(n.scratch) // an error means the peer is gone: its reader ends the session
+}
+
+// reply queues a control message on r. Callers hold n.mu.
+func (n *Node) reply(s *session, payload []byte) {
+	n.write(s, wire.Topic{Kind: wire.TopicReply}, 0, false, payload)
+}
+
+// puback answers a publish: for MQTT 3.1.1 the reason of a refusal goes ahead on r. [C-1]
+// Callers hold n.mu.
+func (n *Node) puback(s *session, pid uint16, code wire.Code) {
+	if pid == 0 {
+		return
+	}
+	if !s.v5 && code != wire.OK {
+		n.reply(s, wire.Notice{PacketID: pid, Code: code}.Marshal())
+	}
+	n.scratch = appendPuback(n.scratch[:0], s.v5, pid, code)
+	_, _ = s.net.Write(n.scratch)
+}
+
+// appendPublish encodes a PUBLISH ([MQTT-3.3.1]); mochi's encoder would allocate and lock.
+func appendPublish(b []byte, v5 bool, t wire.Topic, pid uint16, retain bool, payload []byte) []byte {
+	topic := t.String()
+	size := 2 + len(topic) + len(payload)
+	head := byte(packets.Publish << 4)
+	if retain {
+		head |= 1
+	}
+	if pid != 0 {
+		head |= 2
+		size += 2
+	}
+	if v5 {
+		size++
+	}
+	b = binary.AppendUvarint(append(b, head), uint64(size))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(topic)))
+	b = append(b, topic...)
+	if pid != 0 {
+		b = binary.BigEndian.AppendUint16(b, pid)
+	}
+	if v5 {
+		b = append(b, 0)
+	}
+	return append(b, payload...)
+}
+
+// appendPuback encodes a PUBACK ([MQTT-3.4]).
+func appendPuback(b []byte, v5 bool, pid uint16, code wire.Code) []byte {
+	if v5 && code != wire.OK {
+		b = append(b, headPuback, 3)
+		return append(binary.BigEndian.AppendUint16(b, pid), code.Puback())
+	}
+	b = append(b, headPuback, 2)
+	return binary.BigEndian.AppendUint16(b, pid)
+}
+
+// end tells a client why (MQTT 5) and closes its connection; its own goroutine then detaches it.
+// It must not be called under n.mu.
+func (n *Node) end(s *session, code wire.Code) {
+	if s.v5 {
+		_, _ = s.net.Write([]byte{headDisconnect, 2, code.Connack(), 0})
+	}
+	s.cl.Stop(code)
+}
+
+// loop parks in the read with small frames only, so that an idle handset costs a 4 KiB stack.
+//
+//go:noinline
+func (n *Node) loop(s *session, r *bufio.Reader) {
+	for !s.cl.Closed() {
+		if s.net.SetReadDeadline(time.Now().Add(patience(s.cl.State.Keepalive))) != nil {
+			return
+		}
+		if _, err := r.Peek(1); err != nil {
+			return
+		}
+		if !n.step(s, r) {
+			return
+		}
+	}
+}
+
+// patience is how long a client may be silent: 1.5 × its keep alive, at most 30 minutes. [M-12]
+func patience(keepalive uint16) time.Duration {
+	d := time.Duration(keepalive) * 3 * time.Second / 2
+	if d == 0 || d > 30*time.Minute {
+		return 30 * time.Minute
+	}
+	return d
+}
+
+//go:noinline
+func (n *Node) step(s *session, r *bufio.Reader) bool {
+	version := byte(4)
+	if s.v5 {
+		version = 5
+	}
+	p, err := readPacket(r, maxBody)
+	if err == nil {
+		err = checkPacket(version, p)
+	}
+	if err != nil {
+		n.refusePacket(s.net, version, p, err)
+		return false
+	}
+	pk, err := p.decode(version)
+	if err != nil {
+		return false
+	}
+	return n.dispatch(s, pk)
+}
+
+// refusePacket tells a client what is wrong with its packet where the protocol allows, and logs
+// one line without anything of the packet. [M-2]
+func (n *Node) refusePacket(c *queuedConn, version byte, p packet, err error) {
+	e, ok := err.(*checkError)
+	if !ok {
+		return // the connection ended
+	}
+	if a := e.answer(version, p); a != nil {
+		_, _ = c.Write(a)
+	}
+	n.cfg.Log.Info("packet refused", "reason", e.text)
+}
+
+// dispatch hands a checked packet to mochi, whose hooks come back to the node. SUBSCRIBE and
+// UNSUBSCRIBE are the node's own: mochi's tables stay empty.
+func (n *Node) dispatch(s *session, pk packets.Packet) bool {
+	switch pk.FixedHeader.Type {
+	case packets.Subscribe:
+		n.subscribe(s, pk)
+		return true
+	case packets.Unsubscribe:
+		n.unsubscribe(s, pk)
+		return true
+	case packets.Disconnect:
+		return false
+	}
+	return n.srv.InjectPacket(s.cl, pk) == nil
+}
