@@ -158,7 +158,10 @@ func (b *Broker) startListener(context.Context) error {
 		return err
 	}
 	b.listener = l
-	b.onStop(l.Close)
+	b.onStop(func(ctx context.Context) error {
+		b.node.Disconnect() // while what it says can still be written
+		return l.Close(ctx)
+	})
 	if b.cfg.TLS == nil {
 		b.cfg.Log.Warn("no TLS certificate: listening on loopback only", "addr", l.Addr().String())
 	}

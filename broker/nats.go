@@ -9,6 +9,7 @@ import (
 	"net"
 	"regexp"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -19,7 +20,7 @@ import (
 // NATSConfig says how to run a NATS server inside this process. A node that is given the URL of
 // another server needs none; everything else is the same.
 type NATSConfig struct {
-	Dir    string      // where JetStream keeps its files. Required
+	Dir    string      // where JetStream keeps its files. Required; of one server only, nothing locks it
 	Listen string      // host:port; empty: 127.0.0.1 and any free port
 	TLS    *tls.Config // required when Listen is not this machine only
 	Users  []NATSUser  // who may connect. At least one
@@ -62,11 +63,16 @@ func StartNATS(cfg NATSConfig) (*NATS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNATS, err)
 	}
-	srv.SetLoggerV2(natsLog{orDiscard(cfg.Log)}, false, false, false)
-	srv.Start() // returns once it listens
+	log := &natsLog{log: orDiscard(cfg.Log)}
+	srv.SetLoggerV2(log, false, false, false)
+	srv.Start() // returns once it listens, or has failed
+	if text := log.fatal.Load(); text != nil {
+		srv.Shutdown()
+		return nil, fmt.Errorf("%w: %s", ErrNATS, *text)
+	}
 	if !srv.ReadyForConnections(natsStartWait) || !srv.JetStreamEnabled() {
 		srv.Shutdown()
-		return nil, fmt.Errorf("%w: not ready: is the port free, and the directory writable and not used by another server?", ErrNATS)
+		return nil, fmt.Errorf("%w: not ready in time", ErrNATS)
 	}
 	return &NATS{srv}, nil
 }
@@ -159,31 +165,36 @@ func (n *NATS) Close(ctx context.Context) error {
 
 // natsLog gives the server's log to slog. It blanks what could stand in a subject: a tag, a
 // pseudonym, an ID.
-type natsLog struct{ log *slog.Logger }
+type natsLog struct {
+	log   *slog.Logger
+	fatal atomic.Pointer[string] // why the server cannot run
+}
 
 var natsSecrets = regexp.MustCompile(`(bj\.route\.|bj\.sms\.[a-z.]+\.|\$KV\.[a-z_]+\.)[-_A-Za-z0-9]+`)
 
-func (l natsLog) at(level slog.Level, format string, v []any) {
-	if l.log.Enabled(context.Background(), level) {
-		text := natsSecrets.ReplaceAllString(fmt.Sprintf(format, v...), "$1…")
-		l.log.Log(context.Background(), level, "nats server", "text", text)
-	}
+func (l *natsLog) at(level slog.Level, format string, v []any) string {
+	text := natsSecrets.ReplaceAllString(fmt.Sprintf(format, v...), "$1…")
+	l.log.Log(context.Background(), level, "nats server", "text", text)
+	return text
 }
 
 // Noticef is Debug here: the server tells much about itself at start.
-func (l natsLog) Noticef(f string, v ...any) { l.at(slog.LevelDebug, f, v) }
+func (l *natsLog) Noticef(f string, v ...any) { l.at(slog.LevelDebug, f, v) }
 
 // Warnf logs a warning.
-func (l natsLog) Warnf(f string, v ...any) { l.at(slog.LevelWarn, f, v) }
+func (l *natsLog) Warnf(f string, v ...any) { l.at(slog.LevelWarn, f, v) }
 
 // Errorf logs an error.
-func (l natsLog) Errorf(f string, v ...any) { l.at(slog.LevelError, f, v) }
+func (l *natsLog) Errorf(f string, v ...any) { l.at(slog.LevelError, f, v) }
 
-// Fatalf logs an error: an embedded server does not end the process.
-func (l natsLog) Fatalf(f string, v ...any) { l.at(slog.LevelError, f, v) }
+// Fatalf keeps what the server cannot go on without; embedded, it does not end the process.
+func (l *natsLog) Fatalf(f string, v ...any) {
+	text := l.at(slog.LevelError, f, v)
+	l.fatal.Store(&text)
+}
 
 // Debugf is off.
-func (l natsLog) Debugf(string, ...any) {}
+func (l *natsLog) Debugf(string, ...any) {}
 
 // Tracef is off.
-func (l natsLog) Tracef(string, ...any) {}
+func (l *natsLog) Tracef(string, ...any) {}

@@ -14,9 +14,11 @@ type Access struct {
 	Scopes   wire.Scope
 }
 
-// AccessOf returns the access of a connection whose certificate was verified.
+// AccessOf returns the access of a connection whose certificate was verified. It holds until the
+// certificate or the record expires: after that it has to be worked out again.
 func AccessOf(s State, now time.Time) Access {
-	return Access{Enrolled: s.Cert != nil, Listed: s.Listed(now), Scopes: s.Scopes(now)}
+	enrolled := s.Cert != nil && !now.After(s.Cert.NotAfter())
+	return Access{Enrolled: enrolled, Listed: s.Listed(now), Scopes: s.Scopes(now)}
 }
 
 // Pack and Unpack turn an Access into a word and back.
@@ -42,6 +44,17 @@ type Self struct {
 	Tag wire.Tag
 }
 
+// owns reports whether a topic is about this connection; the zero ID and tag are nobody's.
+func (s Self) owns(t wire.Topic) bool {
+	switch t.Kind {
+	case wire.TopicHello, wire.TopicBundle:
+		return t.ID == s.ID && !s.ID.IsZero()
+	case wire.TopicInbox, wire.TopicPresence:
+		return t.Tag == s.Tag && !s.Tag.IsZero()
+	}
+	return false
+}
+
 // Publish decides whether a connection may publish to a topic: [wire.OK] or the reason why not.
 // An enrolled device without consent may use only c, e and r. [P-10] [P-17]
 func (a Access) Publish(self Self, t wire.Topic) wire.Code {
@@ -55,7 +68,7 @@ func (a Access) Publish(self Self, t wire.Topic) wire.Code {
 	case wire.TopicFallback:
 		return a.need(wire.ScopeGateway)
 	case wire.TopicBundle:
-		if t.ID != self.ID || self.ID.IsZero() {
+		if !self.owns(t) {
 			return wire.NotAllowed
 		}
 		if c := a.need(wire.ScopeMessaging); c != wire.OK || a.Listed {
@@ -74,10 +87,11 @@ func (a Access) Subscribe(self Self, t wire.Topic) wire.Code {
 		return wire.OK
 	case wire.TopicKey:
 		return a.needEnrolled()
-	case wire.TopicHello:
-		return a.own(t.ID == self.ID)
-	case wire.TopicInbox:
-		return a.own(t.Tag == self.Tag)
+	case wire.TopicHello, wire.TopicInbox:
+		if !self.owns(t) {
+			return wire.NotAllowed
+		}
+		return a.need(wire.ScopeMessaging)
 	case wire.TopicPresence, wire.TopicBundle:
 		return a.need(wire.ScopeMessaging)
 	}
@@ -89,13 +103,6 @@ func (a Access) Receive() bool { return a.Enrolled && a.Scopes.Has(wire.ScopeMes
 
 // Visible reports whether the connection's owner shows as reachable. [P-18]
 func (a Access) Visible() bool { return a.Enrolled && a.Scopes.Has(wire.ScopePresence) }
-
-func (a Access) own(mine bool) wire.Code {
-	if !mine {
-		return wire.NotAllowed
-	}
-	return a.need(wire.ScopeMessaging)
-}
 
 func (a Access) needEnrolled() wire.Code {
 	if !a.Enrolled {

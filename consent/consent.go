@@ -16,6 +16,7 @@ package consent
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"bluejay/wire"
@@ -54,10 +55,13 @@ func (s State) Listed(now time.Time) bool {
 }
 
 // WithCertificate accepts a certificate that the caller has verified. The stored one again changes
-// nothing; an older one is refused with [wire.Revoked]; a newer one voids the consent.
+// nothing; an older one is refused with [wire.Revoked], one of another ID with [wire.BadRecord]; a
+// newer one of another device voids the consent. [P-5]
 func (s State) WithCertificate(c wire.Certificate) (next State, changed bool, err error) {
 	switch {
 	case s.Cert == nil:
+	case s.Cert.ID != c.ID:
+		return s, false, wire.BadRecord
 	case *s.Cert == c:
 		return s, false, nil
 	case c.IssuedAt <= s.Cert.IssuedAt:
@@ -72,11 +76,19 @@ func (s State) WithCertificate(c wire.Certificate) (next State, changed bool, er
 	return next, true, nil
 }
 
-// WithGen accepts the tag generation a device connects with; a lower one than ever before is
-// refused with [wire.StaleRecord]: the device's state was rolled back. [P-12]
+// MaxGenStep is how far a CONNECT may raise the generation, so that a device which has the number
+// for a day cannot use them up for whoever has it next. [P-12]
+const MaxGenStep = 1 << 10
+
+// WithGen accepts the tag generation a device connects with. A lower one than ever before is
+// refused with [wire.StaleRecord]: the device's state was rolled back. One more than [MaxGenStep]
+// above the stored one is [wire.NotAllowed]. [P-12]
 func (s State) WithGen(gen uint32) (next State, changed bool, err error) {
-	if gen < s.Gen {
+	switch {
+	case gen < s.Gen:
 		return s, false, wire.StaleRecord
+	case gen-s.Gen > MaxGenStep:
+		return s, false, wire.NotAllowed
 	}
 	next = s
 	next.Gen = gen
@@ -85,6 +97,9 @@ func (s State) WithGen(gen uint32) (next State, changed bool, err error) {
 
 // MaxConsent bounds how long a consent record may be valid. [P-6]
 const MaxConsent = 400 * 24 * time.Hour
+
+// lastSeq is kept for a revocation: no device can take the room for one.
+const lastSeq = math.MaxUint32
 
 // WithRecord accepts a consent record signed by the certified device. The stored record again
 // changes nothing (the device lost the receipt). Refusals: [wire.NotEnrolled] without a
@@ -98,7 +113,7 @@ func (s State) WithRecord(raw []byte, now time.Time) (next State, changed bool, 
 	if s.Cert == nil || now.After(s.Cert.NotAfter()) {
 		return s, false, wire.NotEnrolled
 	}
-	if r.ID != s.Cert.ID || r.Verify(s.Cert.Device) != nil {
+	if r.ID != s.Cert.ID || r.Seq == lastSeq || r.Verify(s.Cert.Device) != nil {
 		return s, false, wire.BadRecord
 	}
 	if s.Record != nil && *s.Record == r && s.Off == nil {
@@ -136,7 +151,7 @@ func (s State) WithRevocation(r wire.Revocation) (State, error) {
 	if s.Cert == nil || r.ID != s.Cert.ID {
 		return s, wire.NotEnrolled
 	}
-	if r.Seq != s.Seq+1 {
+	if s.Seq == lastSeq || r.Seq != s.Seq+1 {
 		return s, wire.StaleRecord
 	}
 	s.Off, s.Seq = &r, r.Seq

@@ -93,7 +93,7 @@ type Replays struct {
 const maxReplays = 1 << 17
 
 // Fresh reports whether a CONNECT stamped ts is within [wire.ClockSkew] of now and not seen before,
-// and remembers it.
+// and remembers it. Ask it after the signature has verified: what it remembers should be paid for.
 func (r *Replays) Fresh(now, ts time.Time, sig wire.Signature) bool {
 	if d := now.Sub(ts); d > wire.ClockSkew || d < -wire.ClockSkew {
 		return false

@@ -127,8 +127,8 @@ func (c Config) deadline(now time.Time, w Waiter) time.Time {
 type Machine struct {
 	cfg      Config
 	counts   Counts
-	byConn   map[Conn]*session
-	byTag    map[wire.Tag]*session // never holds the zero tag
+	byConn   map[Conn]*session     // live sessions
+	byTag    map[wire.Tag]*session // those of byConn that have a tag
 	attempts map[Key]*transfer
 	refs     map[uint64]*transfer // Forward and Enqueue under way
 	lastRef  uint64
@@ -161,23 +161,29 @@ func (m *Machine) Next() (at time.Time, ok bool) {
 
 // Attach registers a connection before its CONNACK: from now on its tag is found, and what arrives
 // waits for Ready. A session that holds the tag already is over for the Machine, and hands over
-// what it has not acknowledged and what waits: same attempt, same deadline, no outcome yet. [C-2]
+// what it has not acknowledged and what waits: same attempt, same deadline, no outcome yet. A
+// connection that was withdrawn can be attached again; its reserved packet ids stay so. [C-2]
 func (m *Machine) Attach(s Session) {
 	if s.Window <= 0 || s.Window > m.cfg.Window {
 		s.Window = m.cfg.Window
 	}
-	n := &session{Session: s}
-	if old := m.byTag[s.Tag]; old != nil {
+	n := m.byConn[s.Conn]
+	if n == nil {
+		n = &session{}
+		m.byConn[s.Conn] = n
+	}
+	n.Session, n.ready = s, false
+	if s.Tag.IsZero() {
+		return
+	}
+	if old := m.byTag[s.Tag]; old != nil && old != n {
 		delete(m.byConn, old.Conn)
-		n.waiting = old.vacate()
-		for _, t := range n.waiting {
+		for _, t := range old.vacate() {
 			t.rcpt = n
+			n.waiting = append(n.waiting, t)
 		}
 	}
-	m.byConn[s.Conn] = n
-	if !s.Tag.IsZero() {
-		m.byTag[s.Tag] = n
-	}
+	m.byTag[s.Tag] = n
 }
 
 // Ready opens the window after the CONNACK was written.
@@ -197,10 +203,24 @@ func (m *Machine) Detach(dst []Effect, c Conn) []Effect {
 		return dst
 	}
 	delete(m.byConn, c)
-	if m.byTag[s.Tag] == s {
-		delete(m.byTag, s.Tag)
-	}
+	delete(m.byTag, s.Tag)
 	for _, t := range s.vacate() {
+		dst = m.decide(dst, t, wire.NoRecipient)
+	}
+	return dst
+}
+
+// Withdraw ends deliveries to a connection that stays, because its user withdrew consent: what it
+// held is returned, pushes are dropped, its tag is not found any more, and the packet ids in use
+// stay reserved, so that a PUBACK still to come cannot acknowledge anything later. [C-2] [C-revoke]
+func (m *Machine) Withdraw(dst []Effect, c Conn) []Effect {
+	s := m.byConn[c]
+	if s == nil {
+		return dst
+	}
+	delete(m.byTag, s.Tag)
+	s.Tag, s.ready = wire.Tag{}, false
+	for _, t := range append(s.written(), s.waiting...) {
 		dst = m.decide(dst, t, wire.NoRecipient)
 	}
 	return dst

@@ -211,7 +211,10 @@ var commands = map[string]func(n *node, a args){
 		s := Session{Conn: a.conn(), Owner: a.id("id"), Tag: a.inbox("tag").Tag, Window: int(a.num("window"))}
 		n.do(func(dst []Effect) []Effect { n.m.Attach(s); return dst })
 	},
-	"ready":  func(n *node, a args) { n.do(func(dst []Effect) []Effect { return n.m.Ready(dst, a.conn()) }) },
+	"ready": func(n *node, a args) { n.do(func(dst []Effect) []Effect { return n.m.Ready(dst, a.conn()) }) },
+	"withdraw": func(n *node, a args) {
+		n.do(func(dst []Effect) []Effect { return n.m.Withdraw(dst, a.conn()) })
+	},
 	"detach": func(n *node, a args) { n.do(func(dst []Effect) []Effect { return n.m.Detach(dst, a.conn()) }) },
 	"publish": func(n *node, a args) { // from= to= text= conn= pid=, or route= for another broker's request
 		n.do(func(dst []Effect) []Effect { return n.m.Publish(dst, time.Now(), a.attempt(a.inbox("to"))) })

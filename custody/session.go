@@ -6,8 +6,9 @@ import (
 	"slices"
 )
 
-// session is a recipient's connection. Invariants: len(out) <= open <= Window; a packet id is in
-// out or in lapsed or in neither, and is used for a new message only if in neither.
+// session is a recipient's connection. Invariants: len(out) <= open <= Window; nothing waits while
+// there is room; a packet id is in out or in lapsed or in neither, and is used for a new message
+// only if in neither.
 type session struct {
 	Session
 	ready   bool

@@ -13,7 +13,7 @@ import (
 // Limits on the remaining length of a packet, in bytes. [M-1]
 const (
 	maxConnect = 400  // CONNECT: 247 for MQTT 3.1.1 with every field full, and 128 of properties
-	maxBody    = 2560 // later: a hello of 2 KiB with its topic and properties
+	maxBody    = 6700 // later: 1,600 characters of 4 bytes sealed as one text, with topic and properties
 	maxPacket  = 1 + 2 + maxBody
 )
 
@@ -94,7 +94,7 @@ func (e *checkError) connack3() byte {
 }
 
 // answer is the packet that may still be sent before closing: a CONNACK to who was connecting
-// (version 0), a DISCONNECT to an MQTT 5 client, nothing to an MQTT 3.1.1 client. [M-2]
+// (version 0), a DISCONNECT to an MQTT 5 client, nothing to an MQTT 3.1.1 client. [M-2] [M-23]
 func (e *checkError) answer(version byte, p packet) []byte {
 	switch {
 	case version == 5:

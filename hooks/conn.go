@@ -39,7 +39,7 @@ const keptBuffer = 4096
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
 
 // queuedConn is a connection whose Write and Close never wait for the peer, so that whoever sends
-// to a client cannot be held up by it. [M-8]
+// to a client cannot be held up by it. [M-8] [M-19]
 //
 //  1. Write adds to a bounded queue. A peer that lets it fill is reset.
 //  2. While the queue holds something, one goroutine, the flusher, writes it out: several packets

@@ -62,6 +62,9 @@ func (n *Node) newSession(c *queuedConn, pk packets.Packet) *session {
 	s := &session{net: c, v5: pk.ProtocolVersion == 5, cl: n.srv.NewClient(c, "bluejay", "", false)}
 	s.cl.ParseConnect("bluejay", pk)
 	s.cl.Properties.Will.Flag = 0
+	if s.cl.State.Keepalive > maxKeepalive { // MQTT 5 clients are told; others are held to it
+		s.cl.State.Keepalive, s.cl.State.ServerKeepalive = maxKeepalive, s.v5
+	}
 	s.window = int(pk.Properties.ReceiveMaximum) // 0 in MQTT 3.1.1: the machine's default
 	n.mu.Lock()
 	n.last++

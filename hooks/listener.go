@@ -122,6 +122,26 @@ func (l *Listener) Conns() int {
 	return len(l.open)
 }
 
+// Traffic is a listener's totals since it started, and what is open now. Bytes are MQTT's, before
+// TLS. No figure says anything of one client.
+type Traffic struct {
+	Open              int
+	Accepted, Refused int64 // Refused: over the cap [M-17]
+	AcceptErrors      int64 // [M-11]
+	SlowConsumers     int64 // reset because they did not read [M-8] [M-9]
+	Panics            int64 // [M-15]
+	BytesIn, BytesOut int64
+}
+
+// Traffic returns the figures of this moment.
+func (l *Listener) Traffic() Traffic {
+	n := l.cfg.counters
+	return Traffic{
+		Open: l.Conns(), Accepted: n.accepted.Load(), Refused: n.refused.Load(), AcceptErrors: n.acceptErrors.Load(),
+		SlowConsumers: n.slowConsumers.Load(), Panics: n.panics.Load(), BytesIn: n.bytesIn.Load(), BytesOut: n.bytesOut.Load(),
+	}
+}
+
 // run accepts until Close, then waits for the connections.
 func (l *Listener) run() {
 	defer close(l.done)

@@ -111,7 +111,7 @@ func (h *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, _ error) {
 }
 
 // OnPacketEncode implements mqtt.Hook: MQTT 3.1.1 has no DISCONNECT from the server, and MQTT 5
-// clients are told what this broker does not do.
+// clients are told what this broker does not do. [M-23]
 func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	v5 := cl.Properties.ProtocolVersion == 5
 	switch {
@@ -119,7 +119,7 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 		pk.FixedHeader.Type = packets.Reserved // WritePacket then writes nothing
 	case pk.FixedHeader.Type == packets.Connack && v5 && pk.ReasonCode == 0:
 		p := &pk.Properties
-		p.MaximumPacketSize = maxBody
+		p.MaximumPacketSize = maxPacket
 		p.WildcardSubAvailable, p.WildcardSubAvailableFlag = 0, true
 		p.SharedSubAvailable, p.SharedSubAvailableFlag = 0, true
 		p.SubIDAvailable, p.SubIDAvailableFlag = 0, true

@@ -181,6 +181,19 @@ func New(cfg Config) (*Node, error) {
 func (n *Node) Close(ctx context.Context) error {
 	n.cancel()
 	n.timer.Stop()
+	n.Disconnect()
+	done := make(chan struct{})
+	go func() { n.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Disconnect ends every session, telling MQTT 5 clients why. It does not wait for them.
+func (n *Node) Disconnect() {
 	n.mu.Lock()
 	all := make([]*session, 0, len(n.byConn))
 	for _, s := range n.byConn {
@@ -189,14 +202,6 @@ func (n *Node) Close(ctx context.Context) error {
 	n.mu.Unlock()
 	for _, s := range all {
 		n.end(s, wire.Unavailable)
-	}
-	done := make(chan struct{})
-	go func() { n.wg.Wait(); close(done) }()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

@@ -19,6 +19,7 @@ const maxHello = 2 << 10
 func (n *Node) publish(s *session, pk packets.Packet) {
 	topic, err := wire.ParseTopic(pk.TopicName)
 	if err != nil || pk.FixedHeader.Qos != 1 {
+		n.cfg.Log.Info("publish refused", "reason", "only QoS 1 is offered")
 		s.cl.Stop(packets.ErrQosNotSupported) // nothing of this protocol travels at QoS 0
 		return
 	}

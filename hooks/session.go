@@ -162,6 +162,9 @@ func (n *Node) loop(s *session, r *bufio.Reader) {
 	}
 }
 
+// maxKeepalive is the longest keep alive, in seconds. [M-12]
+const maxKeepalive = 1200
+
 // patience is how long a client may be silent: 1.5 × its keep alive, at most 30 minutes. [M-12]
 func patience(keepalive uint16) time.Duration {
 	d := time.Duration(keepalive) * 3 * time.Second / 2

@@ -13,6 +13,7 @@ package presence
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 
 	"bluejay/wire"
@@ -75,7 +76,8 @@ func (t *Table) get(tag wire.Tag) *entry {
 	return e
 }
 
-// Up turns a tag blue for the session of this epoch. Epochs rise: an older one changes nothing.
+// Up turns a tag blue for the session of this epoch. Epochs rise: an older one changes nothing. The
+// Up of a session comes before its Down; those of different sessions come in any order.
 // Watchers of a tag that was blue already are sent the new byte too: it tells those whose icon
 // turned grey by an undeliverable notice that a new session is there.
 func (t *Table) Up(dst []Effect, tag wire.Tag, epoch uint64) []Effect {
@@ -128,7 +130,7 @@ func (t *Table) Next() (at time.Time, ok bool) {
 // whether the tag belongs to anybody. A second watch of the same tag only repeats the answer.
 func (t *Table) Watch(dst []Effect, c Conn, tag wire.Tag) []Effect {
 	e := t.get(tag)
-	if !e.watchedBy(c) {
+	if !slices.Contains(e.watchers, c) {
 		e.watchers = append(e.watchers, c)
 		t.watches[c] = append(t.watches[c], e)
 	}
@@ -147,11 +149,8 @@ func (t *Table) Unwatch(c Conn, tag wire.Tag) {
 	if e == nil {
 		return
 	}
-	for i, x := range t.watches[c] {
-		if x == e {
-			t.watches[c] = append(t.watches[c][:i], t.watches[c][i+1:]...)
-			break
-		}
+	if i := slices.Index(t.watches[c], e); i >= 0 {
+		t.watches[c] = slices.Delete(t.watches[c], i, i+1)
 	}
 	if len(t.watches[c]) == 0 {
 		delete(t.watches, c)
@@ -168,13 +167,10 @@ func (t *Table) Drop(c Conn) {
 }
 
 func (t *Table) leave(e *entry, c Conn) {
-	for i, w := range e.watchers {
-		if w == c {
-			last := len(e.watchers) - 1
-			e.watchers[i] = e.watchers[last]
-			e.watchers = e.watchers[:last]
-			break
-		}
+	if i := slices.Index(e.watchers, c); i >= 0 {
+		last := len(e.watchers) - 1
+		e.watchers[i] = e.watchers[last]
+		e.watchers = e.watchers[:last]
 	}
 	t.tidy(e)
 }
@@ -199,15 +195,6 @@ func (t *Table) tidy(e *entry) {
 	if !e.blue && len(e.watchers) == 0 {
 		delete(t.tags, e.tag)
 	}
-}
-
-func (e *entry) watchedBy(c Conn) bool {
-	for _, w := range e.watchers {
-		if w == c {
-			return true
-		}
-	}
-	return false
 }
 
 func (e *entry) show(dst []Effect) []Effect {

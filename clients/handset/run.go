@@ -1,0 +1,342 @@
+package handset
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"bluejay/wire"
+)
+
+const (
+	firstBackoff = time.Second
+	welcomeTime  = 20 * time.Second // between CONNACK and the welcome
+)
+
+// Connect keeps the device connected until Disconnect, with back-off between attempts. It returns
+// at the first welcome, at a refusal, or when ctx ends; only a refusal stops the trying.
+func (h *Handset) Connect(ctx context.Context) error {
+	h.mu.Lock()
+	switch {
+	case h.closed:
+		h.mu.Unlock()
+		return ErrClosed
+	case h.failed != nil:
+		defer h.mu.Unlock()
+		return h.failed
+	case !h.m.enrolled():
+		h.mu.Unlock()
+		return ErrNotEnrolled
+	case h.m.link.up:
+		h.mu.Unlock()
+		return nil
+	}
+	first := make(chan error, 1)
+	h.start(first)
+	h.mu.Unlock()
+	select {
+	case err := <-first:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// start runs the connection, after the one before has ended. Callers hold h.mu.
+func (h *Handset) start(first chan error) {
+	before, stop := h.stopped, h.stop
+	if stop != nil {
+		stop()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	h.stop, h.stopped = cancel, done
+	h.wg.Go(func() {
+		defer close(done)
+		defer cancel()
+		if before != nil {
+			<-before
+		}
+		h.run(ctx, first)
+	})
+}
+
+// Disconnect ends the connection and the trying. Texts stay in the outbox.
+func (h *Handset) Disconnect(ctx context.Context) error {
+	h.mu.Lock()
+	stop, stopped := h.stop, h.stopped
+	h.mu.Unlock()
+	if stop == nil {
+		return nil
+	}
+	stop()
+	select {
+	case <-stopped:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// outcome of one connection.
+type verdict int
+
+const (
+	again  verdict = iota // connect again, after a while
+	atOnce                // connect again now: a new tag
+	stop                  // do not
+)
+
+// run connects again and again. first is told how the first attempt that decides something went.
+func (h *Handset) run(ctx context.Context, first chan error) {
+	say := func(err error) {
+		select {
+		case first <- err:
+		default:
+		}
+	}
+	defer func() { _ = h.step(func(m *model) { m.stopped() }) }()
+	backoff, withCert := firstBackoff, true
+	for {
+		v, err := h.once(ctx, withCert, func() { backoff, withCert = firstBackoff, false; say(nil) })
+		if broken := h.step(func(m *model) { m.linkDown() }); broken != nil {
+			say(broken)
+			return
+		}
+		switch {
+		case ctx.Err() != nil || v == stop || h.hungUp():
+			say(errors.Join(err, ctx.Err()))
+			return
+		case errors.Is(err, ErrRefused) && withCert:
+			_ = h.step(func(m *model) { m.event(Event{Kind: Refused, Code: wire.Revoked}) })
+			say(err)
+			return
+		case errors.Is(err, ErrRefused): // perhaps the broker has lost our certificate
+			withCert = true
+			continue
+		case v == atOnce:
+			continue
+		}
+		h.cfg.Log.Info("not connected", "error", err, "again_in", backoff)
+		if !sleep(ctx, backoff/2+rand.N(backoff)) {
+			say(ctx.Err())
+			return
+		}
+		backoff = min(2*backoff, h.cfg.MaxBackoff)
+	}
+}
+
+// hungUp drops what was meant for a connection that has ended, and reports whether the model had
+// ended it.
+func (h *Handset) hungUp() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	over := slices.ContainsFunc(h.net, func(e effect) bool { _, is := e.(hangUp); return is })
+	h.net = nil
+	return over
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// proof signs the CONNECT of this attempt. [P-15]
+func (h *Handset) proof(withCert bool) connectProof {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	cert, gen, key := h.m.ident.Cert, h.m.self.Gen, h.m.ident.Device
+	return func(exporter []byte) []byte {
+		c := wire.Connect{ID: cert.ID, Gen: gen, TLS: exporter != nil}
+		if withCert {
+			c.Cert = &cert
+		}
+		if !c.TLS {
+			c.TS = h.stamp()
+		}
+		c.Sign(key, exporter, h.cfg.Pins.Broker)
+		return c.Marshal()
+	}
+}
+
+// stamp is the time of a CONNECT without TLS. Signatures are deterministic, so a second used twice
+// would be refused as a replay: connecting often borrows from the seconds to come. [P-16]
+func (h *Handset) stamp() uint32 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stamped = max(h.stamped+1, wire.Unix32(time.Now()))
+	return h.stamped
+}
+
+// once is one connection, from dialling to its end.
+func (h *Handset) once(ctx context.Context, withCert bool, welcomed func()) (verdict, error) {
+	l, err := dialLink(ctx, h.cfg, h.proof(withCert))
+	if err != nil {
+		return again, err
+	}
+	defer l.close()
+	h.hungUp()
+	c := &courier{h: h, link: l, flights: map[uint16]flight{}, notices: map[uint16]wire.Code{}, held: map[uint64]mqtt.Message{}}
+	return c.serve(ctx, welcomed)
+}
+
+// courier carries effects to a connection, and what arrives on it to the model.
+type courier struct {
+	h       *Handset
+	link    *link
+	flights map[uint16]flight
+	notices map[uint16]wire.Code
+	held    map[uint64]mqtt.Message // deliveries not acknowledged yet
+	last    uint64
+	up      bool
+	over    *ending
+}
+
+// ending is why a connection is to end.
+type ending struct {
+	verdict verdict
+	err     error
+}
+
+// serve runs until the connection ends, by whichever side.
+func (c *courier) serve(ctx context.Context, welcomed func()) (verdict, error) {
+	timeout := time.NewTimer(welcomeTime)
+	defer timeout.Stop()
+	for c.over == nil {
+		select {
+		case <-ctx.Done():
+			return stop, nil
+		case <-c.link.lost:
+			return again, ErrOffline
+		case <-timeout.C:
+			if !c.up {
+				return again, ErrUnavailable
+			}
+		case <-c.link.mail.signal:
+			c.receive()
+		case <-c.h.netKick:
+		}
+		c.carryOut()
+		if !c.up && c.h.linkUp() {
+			c.up = true
+			welcomed()
+		}
+	}
+	return c.over.verdict, c.over.err
+}
+
+func (h *Handset) linkUp() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.m.link.up
+}
+
+func (c *courier) end(v verdict, err error) {
+	if c.over == nil {
+		c.over = &ending{v, err}
+	}
+}
+
+// step lets the model decide; a storage failure ends the connection.
+func (c *courier) step(event func(*model)) {
+	if err := c.h.step(event); err != nil {
+		c.end(stop, err)
+	}
+}
+
+// receive hands everything that has arrived to the model, in the order of the wire.
+func (c *courier) receive() {
+	for c.over == nil {
+		l, ok := c.link.mail.next()
+		switch {
+		case !ok:
+			return
+		case l.message == nil:
+			c.puback(l.puback)
+		default:
+			c.message(l.message)
+		}
+	}
+}
+
+func (c *courier) puback(id uint16) {
+	f, ok := c.flights[id]
+	code := c.notices[id]
+	delete(c.flights, id)
+	delete(c.notices, id)
+	if ok {
+		c.step(func(m *model) { m.done(f, code) })
+	}
+}
+
+// message passes one publish on. A notice is kept for the PUBACK that follows it. [C-1]
+func (c *courier) message(msg mqtt.Message) {
+	t, err := wire.ParseTopic(msg.Topic())
+	if err != nil {
+		msg.Ack() // not of this protocol
+		return
+	}
+	if n, err := wire.ParseNotice(msg.Payload()); err == nil && t.Kind == wire.TopicReply {
+		if _, ours := c.flights[n.PacketID]; ours {
+			c.notices[n.PacketID] = n.Code
+		}
+		msg.Ack()
+		return
+	}
+	c.last++
+	delivery := c.last
+	c.held[delivery] = msg
+	c.step(func(m *model) { m.message(t, msg.Payload(), delivery) })
+	c.carryOut()
+	delete(c.held, delivery) // if it was not acknowledged now, it never will be
+}
+
+// carryOut does what the model wants of the connection, in order.
+func (c *courier) carryOut() {
+	c.h.mu.Lock()
+	effects, failed := c.h.net, c.h.failed
+	c.h.net = nil
+	c.h.mu.Unlock()
+	if failed != nil {
+		c.end(stop, failed)
+	}
+	for _, e := range effects {
+		if c.over == nil {
+			c.carry(e)
+		}
+	}
+}
+
+func (c *courier) carry(e effect) {
+	switch e := e.(type) {
+	case publish:
+		id, err := c.link.publish(e.topic.String(), e.payload, e.retained)
+		if err != nil {
+			c.end(again, err)
+			return
+		}
+		c.flights[id] = e.flight
+	case subscribe:
+		c.link.client.Subscribe(e.topic.String(), 1, nil)
+	case unsubscribe:
+		c.link.client.Unsubscribe(e.topic.String())
+	case acknowledge:
+		if m := c.held[e.delivery]; m != nil {
+			m.Ack()
+		}
+	case reconnect:
+		c.end(atOnce, nil)
+	case hangUp:
+		c.end(stop, e.err)
+	}
+}

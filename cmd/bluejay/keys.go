@@ -1,0 +1,223 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"bluejay/blind"
+	"bluejay/bridge"
+	"bluejay/broker"
+	"bluejay/clients/handset"
+	"bluejay/envelope"
+	"bluejay/wire"
+)
+
+// The key files of a node. Each process is given one folder and reads no other:
+//
+//	keys/broker     receipt.key, tag.key, nats.password, nats.users (bcrypt of every role's password)
+//	keys/registrar  root.key, cert.key, voprf.key, box.key, nats.password
+//	keys/worker     number.key, nats.password (and its day keys, which it makes itself)
+//	pins.json       public: what handsets pin
+//
+// A file is one line of base64url, mode 0600.
+const (
+	fileReceipt = "receipt.key"
+	fileTag     = "tag.key"
+	fileRoot    = "root.key"
+	fileCert    = "cert.key"
+	fileVOPRF   = "voprf.key"
+	fileBox     = "box.key"
+	fileNumber  = "number.key"
+	fileNATS    = "nats.password"
+	fileUsers   = "nats.users"
+	filePins    = "pins.json"
+)
+
+var b64 = base64.RawURLEncoding
+
+// keyDir is the folder of one role's keys.
+type keyDir string
+
+func (d keyDir) path(name string) string { return filepath.Join(string(d), name) }
+
+func (d keyDir) read(name string) ([]byte, error) {
+	b, err := os.ReadFile(d.path(name))
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w (make the keys with `bluejay keys init`)", err)
+	}
+	v, err := b64.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil {
+		return nil, fmt.Errorf("key file %s: not one line of base64url", d.path(name))
+	}
+	return v, nil
+}
+
+func (d keyDir) seed(name string) (ed25519.PrivateKey, error) {
+	b, err := d.read(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) != ed25519.SeedSize {
+		return nil, fmt.Errorf("key file %s: %d bytes where %d are due", d.path(name), len(b), ed25519.SeedSize)
+	}
+	return ed25519.NewKeyFromSeed(b), nil
+}
+
+func (d keyDir) password() (string, error) {
+	b, err := d.read(fileNATS)
+	return b64.EncodeToString(b), err
+}
+
+func (d keyDir) write(name string, value []byte) error {
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(d.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(b64.EncodeToString(value) + "\n")
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// rolesDir returns the folder of a role below a node's directory.
+func rolesDir(dir string, r bridge.Role) keyDir {
+	return keyDir(filepath.Join(dir, "keys", string(r)))
+}
+
+// initialised reports whether a node's keys were made; pins.json is written last.
+func initialised(dir string) (bool, error) {
+	_, err := os.Stat(filepath.Join(dir, filePins))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// initKeys makes every key of a new node. It runs in a process of its own, so that no process that
+// serves ever held a key of another role. It refuses a directory that has keys already.
+func initKeys(dir, broker string) error {
+	for _, d := range []string{dir, filepath.Join(dir, "keys")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return err
+		}
+	}
+	pins := handset.Pins{Broker: broker}
+	steps := []func(string, *handset.Pins) error{initNATS, initBroker, initRegistrar, initWorker}
+	for _, step := range steps {
+		if err := step(dir, &pins); err != nil {
+			return fmt.Errorf("making keys: %w", err)
+		}
+	}
+	return savePins(filepath.Join(dir, filePins), pins)
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails: Go 1.24
+	return b
+}
+
+// initNATS gives each role a password. The process that embeds the NATS server is given their
+// bcrypt hashes only; the passwords have 192 random bits, so the lowest cost is enough.
+func initNATS(dir string, _ *handset.Pins) error {
+	users := map[string]string{}
+	for _, r := range bridge.Roles() {
+		d := rolesDir(dir, r)
+		if err := d.write(fileNATS, random(24)); err != nil {
+			return err
+		}
+		password, err := d.password()
+		if err != nil {
+			return err
+		}
+		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+		if err != nil {
+			return err
+		}
+		users[string(r)] = string(hash)
+	}
+	b, err := json.Marshal(users)
+	if err != nil {
+		return err
+	}
+	return rolesDir(dir, bridge.RoleBroker).write(fileUsers, b)
+}
+
+// natsUsers reads what initNATS gave the broker.
+func natsUsers(d keyDir) ([]broker.NATSUser, error) {
+	b, err := d.read(fileUsers)
+	if err != nil {
+		return nil, err
+	}
+	var hashes map[string]string
+	if err := json.Unmarshal(b, &hashes); err != nil {
+		return nil, fmt.Errorf("key file %s: %w", d.path(fileUsers), err)
+	}
+	var users []broker.NATSUser
+	for _, r := range bridge.Roles() {
+		users = append(users, broker.NATSRole(r, hashes[string(r)]))
+	}
+	return users, nil
+}
+
+func savePins(path string, p handset.Pins) error {
+	b, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}
+
+// makeSeed makes an Ed25519 key file and returns its public key.
+func makeSeed(d keyDir, name string) (wire.PublicKey, error) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return wire.PublicKey{}, err
+	}
+	return wire.PublicKey(public), d.write(name, private.Seed())
+}
+
+func initBroker(dir string, pins *handset.Pins) error {
+	d := rolesDir(dir, bridge.RoleBroker)
+	receipt, err := makeSeed(d, fileReceipt)
+	if err != nil {
+		return err
+	}
+	pins.Receipt = []wire.PublicKey{receipt}
+	return d.write(fileTag, random(32))
+}
+
+func initRegistrar(dir string, pins *handset.Pins) (err error) {
+	d := rolesDir(dir, bridge.RoleRegistrar)
+	if pins.Root, err = makeSeed(d, fileRoot); err != nil {
+		return err
+	}
+	if pins.Registrar, err = makeSeed(d, fileCert); err != nil {
+		return err
+	}
+	voprf, err := blind.GenerateServerKey()
+	if err != nil {
+		return err
+	}
+	box, err := envelope.GenerateRegistrarSecret()
+	if err != nil {
+		return err
+	}
+	pins.VOPRF, pins.RegistrarBox = voprf.Public(), box.Public()
+	return errors.Join(d.write(fileVOPRF, voprf.Marshal()), d.write(fileBox, box.Marshal()))
+}
+
+func initWorker(dir string, _ *handset.Pins) error {
+	return rolesDir(dir, bridge.RoleWorker).write(fileNumber, random(32))
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf16"
+
+	"bluejay/wire"
+)
+
+// A needle is one number or text in one encoding.
+type needle struct {
+	name  string // of the encoding
+	text  bool   // else a number
+	bytes []byte
+}
+
+// encoder is one way a number or a text could hide in a file.
+type encoder struct {
+	name   string
+	encode func(string) [][]byte
+}
+
+func one(f func(string) []byte) func(string) [][]byte {
+	return func(s string) [][]byte { return [][]byte{f(s)} }
+}
+
+// common are the encodings of numbers and texts alike.
+var common = []encoder{
+	{"utf-8", one(func(s string) []byte { return []byte(s) })},
+	{"utf-16be", one(func(s string) []byte { return utf16Bytes(s, 0) })},
+	{"utf-16le", one(func(s string) []byte { return utf16Bytes(s, 1) })},
+	{"hex", func(s string) [][]byte {
+		h := hex.EncodeToString([]byte(s))
+		return [][]byte{[]byte(h), []byte(strings.ToUpper(h))}
+	}},
+	{"base64", base64Forms},
+	{"gsm7-packed", packedForms},
+}
+
+// numberOnly are the encodings only numbers have.
+var numberOnly = []encoder{
+	{"bcd", one(func(s string) []byte { return bcd(s, false) })},
+	{"bcd-swapped", one(func(s string) []byte { return bcd(s, true) })},
+}
+
+func utf16Bytes(s string, low int) []byte {
+	u := utf16.Encode([]rune(s))
+	b := make([]byte, 2*len(u))
+	for i, c := range u {
+		b[2*i+low], b[2*i+1-low] = byte(c>>8), byte(c)
+	}
+	return b
+}
+
+// base64Forms are what a string looks like inside base64 at each of the three alignments, without
+// the characters that its neighbours decide.
+func base64Forms(s string) [][]byte {
+	var out [][]byte
+	for shift := range 3 {
+		e := base64.StdEncoding.EncodeToString([]byte("\x00\x00"[:shift] + s))
+		head := []int{0, 2, 3}[shift]
+		tail := len(strings.TrimRight(e, "="))
+		if (shift+len(s))%3 != 0 {
+			tail--
+		}
+		std := e[head:tail]
+		out = append(out, []byte(std), []byte(strings.NewReplacer("+", "-", "/", "_").Replace(std)))
+	}
+	return out
+}
+
+// packedForms are what a string looks like packed in GSM 03.38 septets from each of the eight bit
+// offsets, without the first and last octet, which neighbours share.
+func packedForms(s string) [][]byte {
+	septets, ok := wire.GSMSeptets(s)
+	if !ok {
+		return nil
+	}
+	var out [][]byte
+	for lead := range 8 {
+		p := wire.PackGSM(append(make([]byte, lead), septets...))
+		first := (lead*7 + 7) / 8
+		last := (lead + len(septets)) * 7 / 8
+		if last-first >= 5 {
+			out = append(out, p[first:last])
+		}
+	}
+	return out
+}
+
+// bcd packs digits two to an octet; swapped is the order of SMS addresses (TS 23.040).
+func bcd(s string, swapped bool) []byte {
+	digits := strings.TrimPrefix(s, "+")
+	digits = digits[:len(digits)&^1]
+	b := make([]byte, len(digits)/2)
+	for i := range b {
+		hi, lo := digits[2*i]-'0', digits[2*i+1]-'0'
+		if swapped {
+			hi, lo = lo, hi
+		}
+		b[i] = hi<<4 | lo
+	}
+	return b
+}
+
+// numberForms are the spellings of a number: international, without plus, national.
+func numberForms(e164 string) []string {
+	digits := strings.TrimPrefix(e164, "+")
+	return []string{e164, digits, "0" + digits[2:]} // the demo's numbers have two-digit country codes
+}
+
+// needles lists every number and text in every encoding.
+func needles(numbers, texts []string) []needle {
+	var out []needle
+	add := func(es []encoder, s string, text bool) {
+		for _, e := range es {
+			for _, b := range e.encode(s) {
+				out = append(out, needle{e.name, text, b})
+			}
+		}
+	}
+	for _, n := range numbers {
+		for _, form := range numberForms(n) {
+			add(common, form, false)
+			add(numberOnly, form, false)
+		}
+	}
+	for _, t := range texts {
+		add(common, t, true)
+	}
+	return out
+}
+
+// finding counts what a scan found.
+type finding struct {
+	files         int
+	size          int64
+	numbers       int
+	texts         int
+	where         []string // file and encoding, never the needle
+	byteEncodings map[string]bool
+}
+
+// scan searches every file below dir for every needle.
+func scan(dir string, ns []needle) (finding, error) {
+	f := finding{byteEncodings: map[string]bool{}}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		f.files++
+		f.size += int64(len(b))
+		for _, n := range ns {
+			if bytes.Contains(b, n.bytes) {
+				f.add(n, path)
+			}
+		}
+		return nil
+	})
+	return f, err
+}
+
+func (f *finding) add(n needle, path string) {
+	if n.text {
+		f.texts++
+	} else {
+		f.numbers++
+	}
+	f.byteEncodings[n.name] = true
+	f.where = append(f.where, fmt.Sprintf("%s (%s)", path, n.name))
+}
+
+// plant writes a number and a text in every encoding below dir, one file each, and checks that scan
+// finds every file: without that a clean scan would prove nothing.
+func plant(dir, number, text string) (found int, err error) {
+	total := 0
+	for kind, es := range map[string][]encoder{number: append(append([]encoder{}, common...), numberOnly...), text: common} {
+		for _, e := range es {
+			for i, b := range e.encode(kind) {
+				sub := filepath.Join(dir, fmt.Sprintf("planted-%d-%s-%d", total, e.name, i))
+				if err := os.MkdirAll(sub, 0o700); err != nil {
+					return found, err
+				}
+				noise := append(append(random(100), b...), random(100)...)
+				if err := os.WriteFile(filepath.Join(sub, "f"), noise, 0o600); err != nil {
+					return found, err
+				}
+				total++
+				if f, err := scan(sub, needles([]string{number}, []string{text})); err != nil || !f.byteEncodings[e.name] {
+					return found, fmt.Errorf("the scan misses a planted %s: %w", e.name, err)
+				}
+				found++
+			}
+		}
+	}
+	return found, nil
+}

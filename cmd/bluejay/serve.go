@@ -1,0 +1,360 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bluejay/bridge"
+)
+
+func serveCmd() *cobra.Command {
+	c := defaultConfig()
+	var file string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a node: broker, registrar and SMS worker, each in a process of its own",
+		Long: `Run a node. The first start makes its keys in DIR; hand DIR/pins.json to handsets, it is public.
+
+The broker's process never holds the key that turns numbers into IDs, nor the one that opens sealed
+SMS jobs: serve starts the registrar and the SMS worker as processes that get their own key folder
+and nothing else. Without a TLS certificate it listens on loopback only.
+
+Settings come from flags, from the environment (BLUEJAY_LISTEN=…) and from --config FILE (TOML, the
+flags' names as keys), in that order.`,
+		Example: `  bluejay serve --sms console
+  bluejay serve --listen :8883 --tls-cert cert.pem --tls-key key.pem --sms smpps://me@smsc.example:3550
+  bluejay serve --roles worker --nats nats://127.0.0.1:4222 --keys /run/secrets/worker`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.load(file, cmd.Flags()); err != nil {
+				return err
+			}
+			return serve(cmd.Context(), &c, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "TOML file")
+	c.flags(cmd.Flags())
+	return cmd
+}
+
+// serve runs the roles asked for until ctx ends or one of them cannot start.
+func serve(ctx context.Context, c *nodeConfig, out io.Writer) error {
+	log := c.logger()
+	n := &node{c: c, log: log, out: out, died: make(chan error, len(bridge.Roles()))}
+	defer func() {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+		defer cancel()
+		if err := n.close(stop); err != nil {
+			log.Error("shutdown", "error", err)
+		}
+	}()
+	if err := n.start(ctx); err != nil {
+		return err
+	}
+	n.announce()
+	return n.wait(ctx)
+}
+
+// wait returns when the node has to stop.
+func (n *node) wait(ctx context.Context) error {
+	var keyed <-chan struct{}
+	if os.Getenv(childEnv) != "" && len(n.keyed) > 0 {
+		keyed = n.keyed[0]
+	}
+	gone := parentGone()
+	select {
+	case <-keyed:
+		_, _ = fmt.Fprintln(n.out, `{"event":"keyed"}`)
+	case <-ctx.Done():
+		return nil
+	case <-gone:
+		return nil
+	case err := <-n.died:
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-gone:
+		return nil
+	case err := <-n.died:
+		return err // a node without one of its parts promises what it cannot keep
+	}
+}
+
+// node is what this command runs: roles in this process and children for the others.
+type node struct {
+	c    *nodeConfig
+	log  *slog.Logger
+	out  io.Writer
+	here []*role
+	kids []*child
+	died chan error // a child that ended
+
+	keyed []<-chan struct{}
+
+	nats, addr, http string
+}
+
+func (n *node) start(ctx context.Context) error {
+	roles := n.c.roles()
+	n.nats = n.c.NATS
+	if roles[0] == bridge.RoleBroker {
+		if err := n.ensureKeys(ctx); err != nil {
+			return err
+		}
+	} else if n.nats == "" {
+		return errors.New("a registrar or worker without the broker needs --nats URL")
+	}
+	if n.c.OneProcess && len(roles) > 1 {
+		n.log.Warn("one process holds every key: for debugging only, never with real numbers")
+	}
+	for i, r := range roles {
+		if err := n.startOne(ctx, r, i == 0 || n.c.OneProcess); err != nil {
+			return fmt.Errorf("%s: %w", r, err)
+		}
+	}
+	if len(roles) == len(bridge.Roles()) {
+		return n.waitKeyed(ctx)
+	}
+	return nil
+}
+
+// waitKeyed waits until the registrar has the worker's key: before that nobody could enrol.
+func (n *node) waitKeyed(ctx context.Context) error {
+	t := time.NewTimer(readyTime)
+	defer t.Stop()
+	for _, keyed := range n.keyed {
+		select {
+		case <-keyed:
+		case <-t.C:
+			return errors.New("the registrar has no key of the SMS worker: is its NATS connection up?")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// readyTime bounds the start of a part.
+const readyTime = 30 * time.Second
+
+func (n *node) startOne(ctx context.Context, r bridge.Role, here bool) error {
+	if !here {
+		k, err := n.spawn(r)
+		if err != nil {
+			return err
+		}
+		n.kids = append(n.kids, k)
+		if r == bridge.RoleRegistrar {
+			n.keyed = append(n.keyed, k.keyed)
+		}
+		return k.waitReady(ctx)
+	}
+	p, err := startRole(ctx, r, n.c, n.nats, n.log)
+	if err != nil {
+		return err
+	}
+	n.here = append(n.here, p)
+	if p.keyed != nil {
+		n.keyed = append(n.keyed, p.keyed)
+	}
+	if r == bridge.RoleBroker {
+		n.nats, n.addr, n.http = p.nats, p.addr, p.http
+		return os.WriteFile(filepath.Join(n.c.Dir, "addr"), []byte(p.addr+"\n"), 0o644)
+	}
+	return nil
+}
+
+// ensureKeys makes the keys of a new node in a process that ends before this one reads its own.
+func (n *node) ensureKeys(ctx context.Context) error {
+	done, err := initialised(n.c.Dir)
+	if done || err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, self, "keys", "init", "--dir", n.c.Dir, "--name", n.c.Name)
+	cmd.Env = plainEnv()
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("making keys: %w: %s", err, strings.TrimSpace(string(b)))
+	}
+	return nil
+}
+
+// plainEnv is the environment without this program's settings, secrets among them.
+func plainEnv() []string {
+	var env []string
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "BLUEJAY_") {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+// child is another process of this node. It ends when its standard input does, so that it never
+// outlives its parent.
+type child struct {
+	role  bridge.Role
+	cmd   *exec.Cmd
+	stdin io.Closer
+	ready chan error
+	keyed chan struct{}
+	wg    sync.WaitGroup
+}
+
+func (n *node) spawn(r bridge.Role) (*child, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"serve", "--json", "--roles", string(r), "--nats", n.nats, "--keys", string(rolesDir(n.c.Dir, r)), "--log", n.c.Log}
+	k := &child{role: r, ready: make(chan error, 1), keyed: make(chan struct{})}
+	env := append(plainEnv(), childEnv+"=1")
+	if r == bridge.RoleWorker {
+		args = append(args, "--sms", n.c.SMS, "--sms-from", n.c.SMSFrom, fmt.Sprintf("--sms-allow-unchecked=%t", n.c.Unchecked))
+		env = append(env, "BLUEJAY_SMS_PASSWORD="+os.Getenv("BLUEJAY_SMS_PASSWORD"))
+	}
+	if n.c.NATSCreds != "" {
+		args = append(args, "--nats-creds", n.c.NATSCreds)
+	}
+	k.cmd = exec.Command(self, args...)
+	k.cmd.Env, k.cmd.Stderr = env, os.Stderr
+	if k.stdin, err = k.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := k.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := k.cmd.Start(); err != nil {
+		return nil, err
+	}
+	k.wg.Go(func() {
+		k.watch(stdout, n.out)
+		n.died <- fmt.Errorf("the %s has ended; see its log above, then start the node again", r)
+	})
+	return k, nil
+}
+
+// watch passes a child's output on and tells when it is ready, or has ended.
+func (k *child) watch(stdout io.Reader, out io.Writer) {
+	lines := bufio.NewScanner(stdout)
+	for lines.Scan() {
+		var e struct {
+			Event string `json:"event"`
+		}
+		_ = json.Unmarshal(lines.Bytes(), &e) // anything else is the child's own output
+		switch e.Event {
+		case "ready":
+			k.ready <- nil
+		case "keyed":
+			close(k.keyed)
+		default:
+			_, _ = fmt.Fprintln(out, lines.Text())
+		}
+	}
+	select {
+	case k.ready <- fmt.Errorf("the %s ended before it was ready", k.role):
+	default:
+	}
+}
+
+func (k *child) waitReady(ctx context.Context) error {
+	t := time.NewTimer(readyTime)
+	defer t.Stop()
+	select {
+	case err := <-k.ready:
+		return err
+	case <-t.C:
+		return fmt.Errorf("the %s is not ready after 30 s", k.role)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// close ends a child: its input first, and if that does not do until ctx ends, the process.
+func (k *child) close(ctx context.Context) error {
+	_ = k.stdin.Close()
+	stop := context.AfterFunc(ctx, func() { _ = k.cmd.Process.Kill() })
+	defer stop()
+	k.wg.Wait()
+	if err := k.cmd.Wait(); err != nil {
+		return fmt.Errorf("%s: %w", k.role, err)
+	}
+	return nil
+}
+
+// close stops the node, newest part first.
+func (n *node) close(ctx context.Context) error {
+	var errs []error
+	for i := len(n.kids) - 1; i >= 0; i-- {
+		errs = append(errs, n.kids[i].close(ctx))
+	}
+	for i := len(n.here) - 1; i >= 0; i-- {
+		errs = append(errs, n.here[i].stop(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// announce says where the node is, once everything runs.
+func (n *node) announce() {
+	if n.c.JSON {
+		_ = json.NewEncoder(n.out).Encode(map[string]any{
+			"event": "ready", "addr": n.addr, "http": n.http, "nats": n.nats, "pid": os.Getpid(), "children": n.children(),
+		})
+		return
+	}
+	_, _ = fmt.Fprintf(n.out, "Bluejay node %q is ready.\n", n.c.Name)
+	if n.addr == "" {
+		return
+	}
+	_, _ = fmt.Fprintf(n.out, "  handsets   %s   (try: bluejay phone --node %s)\n  pins       %s   (public)\n  NATS       %s\n",
+		n.addr, n.c.Dir, n.c.pinsPath(), n.nats)
+	if n.http != "" {
+		_, _ = fmt.Fprintf(n.out, "  readiness  http://%s/readyz\n", n.http)
+	}
+	if n.c.TLSCert == "" {
+		_, _ = fmt.Fprintln(n.out, "  no TLS certificate: it listens on loopback only")
+	}
+}
+
+func (n *node) children() map[string]int {
+	pids := map[string]int{}
+	for _, k := range n.kids {
+		pids[string(k.role)] = k.cmd.Process.Pid
+	}
+	return pids
+}
+
+// childEnv marks a process that serve started: it ends with its standard input.
+const childEnv = "BLUEJAY_CHILD"
+
+// parentGone is closed when a child's standard input ends; elsewhere it never is.
+func parentGone() <-chan struct{} {
+	if os.Getenv(childEnv) == "" {
+		return nil
+	}
+	gone := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(gone)
+	}()
+	return gone
+}

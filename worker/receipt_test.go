@@ -1,0 +1,223 @@
+package worker
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"bluejay/sms"
+	"bluejay/wire"
+)
+
+type word struct {
+	id    string
+	state wire.JobState
+}
+
+// TestReceipts: what the network says afterwards reaches the sender. [F-7] [F-14]
+func TestReceipts(t *testing.T) {
+	const three = 400 // characters: three parts
+	tests := []struct {
+		name   string
+		length int
+		say    []word
+		told   string
+	}{
+		{"delivered", 10, []word{{"id1.0", wire.JobDelivered}}, "submitted delivered"},
+		{"undeliverable", 10, []word{{"id1.0", wire.JobUndeliverable}}, "submitted undeliverable"},
+		{"expired", 10, []word{{"id1.0", wire.JobExpired}}, "submitted expired"},
+		{"rejected", 10, []word{{"id1.0", wire.JobRejected}}, "submitted rejected"},
+		{"none", 10, nil, "submitted"},
+		{"not final", 10, []word{{"id1.0", wire.JobSubmitted}}, "submitted"},
+		{"of another part", 10, []word{{"id9.0", wire.JobDelivered}}, "submitted"},
+		{"twice", 10, []word{{"id1.0", wire.JobDelivered}, {"id1.0", wire.JobDelivered}}, "submitted delivered"},
+		{"the first word counts", 10, []word{{"id1.0", wire.JobDelivered}, {"id1.0", wire.JobUndeliverable}}, "submitted delivered"},
+		{"all parts", three, []word{{"id1.2", wire.JobDelivered}, {"id1.0", wire.JobDelivered}, {"id1.1", wire.JobDelivered}}, "submitted delivered"},
+		{"two of three parts", three, []word{{"id1.2", wire.JobDelivered}, {"id1.0", wire.JobDelivered}}, "submitted"},
+		{"one part failed", three, []word{{"id1.2", wire.JobDelivered}, {"id1.0", wire.JobUndeliverable}}, "submitted undeliverable"},
+	}
+	for _, tt := range tests {
+		bubble(t, tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.start()
+			id := w.send(w.job(strings.Repeat("a", tt.length)))
+			w.wait(time.Second)
+			for _, s := range tt.say {
+				if err := w.say(s.id, recipient, s.state); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := w.told(id); got != tt.told {
+				t.Errorf("told %q, want %q", got, tt.told)
+			}
+			p.stop()
+			w.leaks()
+		})
+	}
+}
+
+// TestReceiptFirst: a receipt that overtakes the SMSC's answer is kept for it. [F-14]
+func TestReceiptFirst(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		w := newWorld(t)
+		gate := make(chan struct{})
+		p := w.start(func(c *Config, p *ports) { c.Transport = &slowTransport{ports: p, gate: gate} })
+		id := w.send(w.job(secret))
+		w.wait(time.Second)
+		if err := w.say("id1.0", recipient, wire.JobDelivered); err != nil {
+			t.Fatal(err)
+		}
+		close(gate)
+		w.wait(time.Second)
+		if got := w.told(id); got != "submitted delivered" || !w.acked[id] {
+			t.Errorf("told %q", got)
+		}
+		p.stop()
+	})
+}
+
+// TestReceiptAtAnotherWorker: receipts come on any bind of the route. [F-14]
+func TestReceiptAtAnotherWorker(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		w := newWorld(t)
+		first := w.start()
+		id := w.send(w.job(secret))
+		w.wait(time.Second)
+		first.stop()
+		second := w.start()
+		w.wait(time.Second)
+		if err := w.say("id1.0", recipient, wire.JobDelivered); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.told(id); got != "submitted delivered" {
+			t.Errorf("told %q", got)
+		}
+		second.stop()
+	})
+}
+
+// TestReceiptNotStored: the SMSC must repeat what the journal did not take, and a job settled just
+// before a crash is told when it does. [F-14]
+func TestReceiptNotStored(t *testing.T) {
+	for _, port := range []string{"begin", "put", "get", "tell delivered"} {
+		bubble(t, port, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.start()
+			id := w.send(w.job(secret))
+			w.wait(time.Second)
+			w.look(func() { p.ports.fails[port] = portTries })
+			if err := w.say("id1.0", recipient, wire.JobDelivered); err == nil {
+				t.Error("no error: the SMSC would forget the receipt")
+			}
+			if err := w.say("id1.0", recipient, wire.JobDelivered); err != nil {
+				t.Error(err)
+			}
+			if got := w.told(id); got != "submitted delivered" {
+				t.Errorf("told %q", got)
+			}
+			p.stop()
+		})
+	}
+}
+
+// TestRepeatedIDs: SMSCs that reuse ids, down to one for everything, never get a job another job's
+// receipt. [F-14]
+func TestRepeatedIDs(t *testing.T) {
+	for _, smscID := range []string{"constant", ""} {
+		script := func(_ int, m sms.Message) sms.Result {
+			r := accepted(m, "")
+			for i := range r.IDs {
+				r.IDs[i] = smscID
+			}
+			return r
+		}
+		bubble(t, fmt.Sprintf("%q, two numbers", smscID), func(t *testing.T) {
+			w := newWorld(t)
+			w.script = script
+			p := w.start()
+			a := w.send(w.job(secret))
+			other := w.job(secret)
+			other.To = number(t, claimant)
+			b := w.send(other)
+			w.wait(time.Second)
+			if err := w.say(smscID, claimant, wire.JobUndeliverable); err != nil {
+				t.Fatal(err)
+			}
+			if w.told(a) != "submitted" || w.told(b) != "submitted undeliverable" {
+				t.Errorf("told %q and %q", w.told(a), w.told(b))
+			}
+			p.stop()
+		})
+		bubble(t, fmt.Sprintf("%q, one number", smscID), func(t *testing.T) {
+			w := newWorld(t)
+			w.script = script
+			p := w.start()
+			a := w.send(w.job(secret))
+			w.wait(time.Second)
+			b := w.send(w.job("another"))
+			w.wait(time.Second)
+			if err := w.say(smscID, recipient, wire.JobDelivered); err != nil {
+				t.Fatal(err)
+			}
+			if w.told(a) != "submitted" || w.told(b) != "submitted" {
+				t.Errorf("told %q and %q: one of them is a guess", w.told(a), w.told(b))
+			}
+			p.stop()
+		})
+		bubble(t, fmt.Sprintf("%q, one after the other", smscID), func(t *testing.T) {
+			w := newWorld(t)
+			w.script = script
+			p := w.start()
+			for range 3 {
+				id := w.send(w.job(secret))
+				w.wait(time.Second)
+				if err := w.say(smscID, recipient, wire.JobDelivered); err != nil {
+					t.Fatal(err)
+				}
+				if w.told(id) != "submitted delivered" {
+					t.Errorf("told %q", w.told(id))
+				}
+			}
+			p.stop()
+		})
+		bubble(t, fmt.Sprintf("%q, two parts", smscID), func(t *testing.T) {
+			w := newWorld(t)
+			w.script = script
+			p := w.start()
+			id := w.send(w.job(strings.Repeat("a", 200)))
+			w.wait(time.Second)
+			if err := w.say(smscID, recipient, wire.JobDelivered); err != nil {
+				t.Fatal(err)
+			}
+			if w.told(id) != "submitted" {
+				t.Errorf("told %q: which part was it?", w.told(id))
+			}
+			p.stop()
+		})
+	}
+}
+
+// TestReceiptFromNowhere: a receipt without a number is taken and changes nothing.
+func TestReceiptFromNowhere(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		w := newWorld(t)
+		p := w.start()
+		w.key()
+		if err := p.receipt(t.Context(), sms.Receipt{ID: "x", State: wire.JobDelivered}); err != nil || len(w.journal) != 0 {
+			t.Errorf("%v, %d entries", err, len(w.journal))
+		}
+		p.stop()
+	})
+}
+
+// TestSubjects: what the queue shows of a job is its class and its sender's day pseudonym. [F-8]
+func TestSubjects(t *testing.T) {
+	want := "bj.sms.job.normal." + pseudonym.String()
+	if got := wire.JobSubject(wire.ClassNormal, pseudonym); got != want {
+		t.Errorf("job subject %q, want %q", got, want)
+	}
+	if got := wire.OutcomeSubject(pseudonym); got != "bj.sms.outcome."+pseudonym.String() {
+		t.Errorf("outcome subject %q", got)
+	}
+}
