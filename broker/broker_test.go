@@ -11,7 +11,7 @@ import (
 	"bluejay/wire"
 )
 
-func testKey(t *testing.T) (wire.PublicKey, ed25519.PrivateKey) {
+func testKey(t testing.TB) (wire.PublicKey, ed25519.PrivateKey) {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -21,7 +21,7 @@ func testKey(t *testing.T) (wire.PublicKey, ed25519.PrivateKey) {
 }
 
 // start runs a node on loopback with keys of its own, stopped at the end of the test.
-func start(t *testing.T, change func(*Config)) *Broker {
+func start(t testing.TB, change func(*Config)) *Broker {
 	t.Helper()
 	_, receipt := testKey(t)
 	cfg := Config{

@@ -10,9 +10,10 @@ import (
 
 // Quotas of the hello lane and of bundles, per UTC day and hour. [P-19]
 const (
-	NewRecipientsPerDay = 20 // INITs to recipients not written to today
-	HellosPerHour       = 30 // INITs one recipient gets
-	BundlesPerDay       = 60 // key bundles one device fetches
+	NewRecipientsPerDay = 20  // INITs to recipients not written to today
+	HellosPerHour       = 30  // INITs one recipient gets
+	BundlesPerDay       = 60  // key bundles one device fetches
+	CancelsPerDay       = 200 // SMS jobs one device takes back: each leaves a journal entry for a day
 )
 
 // maxCounters bounds the memory of Quotas; beyond it everything new is refused until midnight.
@@ -73,9 +74,18 @@ func (q *Quotas) Hello(now time.Time, from, to wire.ID) (sender, deliver bool) {
 
 // Bundle counts the fetch of a key bundle; false is over quota.
 func (q *Quotas) Bundle(now time.Time, reader wire.ID) bool {
+	return q.daily(now, 'b', reader, BundlesPerDay)
+}
+
+// Cancel counts the cancellation of an SMS job; false is over quota. [F-10]
+func (q *Quotas) Cancel(now time.Time, sender wire.ID) bool {
+	return q.daily(now, 'c', sender, CancelsPerDay)
+}
+
+func (q *Quotas) daily(now time.Time, kind byte, who wire.ID, limit uint16) bool {
 	q.roll(now)
-	k := q.name('b', reader[:])
-	if q.perDay[k] >= BundlesPerDay || len(q.perDay) >= maxCounters {
+	k := q.name(kind, who[:])
+	if q.perDay[k] >= limit || len(q.perDay) >= maxCounters {
 		return false
 	}
 	q.perDay[k]++
@@ -85,7 +95,7 @@ func (q *Quotas) Bundle(now time.Time, reader wire.ID) bool {
 // Replays remembers the signatures of time-stamped CONNECTs for as long as they would verify.
 // [P-16] Zero value: ready. Use it under one lock.
 type Replays struct {
-	current, previous map[wire.Signature]struct{}
+	current, previous map[[16]byte]struct{} // the first half of R: unique to a signature
 	turn              time.Time
 }
 
@@ -102,14 +112,15 @@ func (r *Replays) Fresh(now, ts time.Time, sig wire.Signature) bool {
 		if now.Sub(r.turn) > 4*wire.ClockSkew {
 			r.current = nil
 		}
-		r.previous, r.current, r.turn = r.current, map[wire.Signature]struct{}{}, now
+		r.previous, r.current, r.turn = r.current, map[[16]byte]struct{}{}, now
 	}
-	if _, seen := r.previous[sig]; seen {
+	key := [16]byte(sig[:16])
+	if _, seen := r.previous[key]; seen {
 		return false
 	}
-	if _, seen := r.current[sig]; seen || len(r.current) >= maxReplays {
+	if _, seen := r.current[key]; seen || len(r.current) >= maxReplays {
 		return false
 	}
-	r.current[sig] = struct{}{}
+	r.current[key] = struct{}{}
 	return true
 }

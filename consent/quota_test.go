@@ -211,3 +211,20 @@ func BenchmarkHello(b *testing.B) {
 		q.Hello(now, alice, mallory)
 	}
 }
+
+// [F-10]: a device takes back a bounded number of jobs a day, apart from its other quotas.
+func TestCancelsOfASender(t *testing.T) {
+	q := NewQuotas(func(b []byte) { b[0]++ })
+	now := time.Unix(1_800_000_000, 0)
+	for i := range CancelsPerDay {
+		if !q.Cancel(now, wire.ID{1}) {
+			t.Fatalf("cancel %d of %d refused", i+1, CancelsPerDay)
+		}
+	}
+	if q.Cancel(now, wire.ID{1}) {
+		t.Error("one more is allowed")
+	}
+	if !q.Cancel(now, wire.ID{2}) || !q.Bundle(now, wire.ID{1}) || !q.Cancel(now.Add(24*time.Hour), wire.ID{1}) {
+		t.Error("the quota is not of one sender, one kind and one day")
+	}
+}

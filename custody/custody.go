@@ -324,6 +324,19 @@ func (m *Machine) ackLate(dst []Effect, s *session, pid uint16) []Effect {
 	return s.drain(dst)
 }
 
+// Refuse is an MQTT 5 PUBACK with a reason of 0x80 or above: the recipient will not take what has
+// this packet id. Its sender gets it back as unreadable, and the place in the window is free. [C-1]
+func (m *Machine) Refuse(dst []Effect, c Conn, pid uint16) []Effect {
+	s := m.byConn[c]
+	if s == nil {
+		return dst
+	}
+	if t := s.out[pid]; t != nil {
+		dst = m.decide(dst, t, wire.Unreadable)
+	}
+	return m.ackLate(dst, s, pid)
+}
+
 // Unreadable is the recipient's word that it cannot open a text now in flight to this connection;
 // for any other message it does nothing.
 func (m *Machine) Unreadable(dst []Effect, c Conn, id wire.MessageID) []Effect {

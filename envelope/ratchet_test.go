@@ -456,3 +456,30 @@ func FuzzPeek(f *testing.F) {
 		}
 	})
 }
+
+// TestLimits holds the numbers of the protocol themselves, as the tests above only use their names.
+// [S-6] [S-7]
+func TestLimits(t *testing.T) {
+	type limits struct {
+		Step, Write, Read           int
+		StepAge, WriteAge, ReadAge  time.Duration
+		PrekeyLife, PrekeyGrace     time.Duration
+		Text, Init, KeysKept, NoAck int
+	}
+	want := limits{32, 96, 128, 24 * time.Hour, 48 * time.Hour, 72 * time.Hour, 168 * time.Hour, 48 * time.Hour, 1600, 2048, 254, 65535}
+	got := limits{stepAfter, maxWrite, maxRead, stepAge, maxWriteAge, maxReadAge, PrekeyLife, PrekeyGrace, MaxText, MaxInit,
+		(MaxSession - MinSession) / skippedLen, int(NoAck)}
+	if got != want {
+		t.Errorf("limits %+v, want %+v", got, want)
+	}
+	a, b := established(t) // and once by behaviour: out of turn, 96 frames and no more
+	for range 95 {         // the RESP was the first
+		if _, _, err := b.Seal(AckFrame(NoAck), start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := b.Seal(AckFrame(NoAck), start); !errors.Is(err, ErrRenew) {
+		t.Errorf("frame 97: %v, want ErrRenew", err)
+	}
+	say(t, a, b, "A may still step", start)
+}

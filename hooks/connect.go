@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"math"
 	"strconv"
 	"time"
 
+	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"bluejay/consent"
@@ -15,11 +17,14 @@ import (
 	"bluejay/wire"
 )
 
+// readBuffer holds a text of 30 characters as MQTT 5 carries it, in one read.
+const readBuffer = 96
+
 // Serve drives one accepted connection until it ends. It never returns while the connection's
 // goroutine is needed, and it closes c.
 func (n *Node) Serve(ctx context.Context, c *queuedConn) {
 	defer func() { _ = c.Close() }()
-	r := bufio.NewReaderSize(c, 128)
+	r := bufio.NewReaderSize(c, readBuffer)
 	s := n.attach(ctx, c, r)
 	if s == nil {
 		return
@@ -59,9 +64,13 @@ func (n *Node) attach(ctx context.Context, c *queuedConn, r *bufio.Reader) *sess
 }
 
 func (n *Node) newSession(c *queuedConn, pk packets.Packet) *session {
-	s := &session{net: c, v5: pk.ProtocolVersion == 5, cl: n.srv.NewClient(c, "bluejay", "", false)}
+	s := &session{net: c, v5: pk.ProtocolVersion == 5, cl: n.srv.NewClient(nil, "bluejay", "", false)}
+	s.cl.Net.Conn = c // not through NewClient, which would add a read buffer that nobody reads from
 	s.cl.ParseConnect("bluejay", pk)
 	s.cl.Properties.Will.Flag = 0
+	s.cl.Properties.Username = nil           // it would keep the whole CONNECT in memory
+	s.cl.State.TopicAliases = noTopicAliases // refused by checkPacket: one empty table serves all
+	s.cl.State.Subscriptions = noSubscriptions
 	if s.cl.State.Keepalive > maxKeepalive { // MQTT 5 clients are told; others are held to it
 		s.cl.State.Keepalive, s.cl.State.ServerKeepalive = maxKeepalive, s.v5
 	}
@@ -73,6 +82,12 @@ func (n *Node) newSession(c *queuedConn, pk packets.Packet) *session {
 	s.cl.ID = strconv.FormatUint(uint64(s.conn), 36)
 	return s
 }
+
+// What mochi keeps for each client and this broker never uses.
+var (
+	noTopicAliases  = mqtt.NewTopicAliases(0)
+	noSubscriptions = mqtt.NewSubscriptions()
+)
 
 func (n *Node) refuseConnect(s *session, code wire.Code) {
 	n.mu.Lock()
@@ -116,19 +131,16 @@ func (n *Node) verify(ctx context.Context, s *session, proof wire.Connect) wire.
 		return wire.NotAllowed
 	}
 	now := time.Now()
-	if !proof.TLS && !n.fresh(now, proof) {
-		return wire.OutOfTime
-	}
 	if n.isProbe(proof) {
-		return n.verifyProbe(s, proof, exporter)
+		return n.verifyProbe(s, proof, exporter, now)
 	}
-	for range 4 { // a lost race with another change of the same state is tried again
+	for try := range 4 { // a lost race with another change of the same state is tried again
 		stored, next, code := n.known(ctx, proof, now)
 		if code != wire.OK {
 			return code
 		}
-		if proof.Verify(next.Cert.Device, exporter, n.cfg.Name) != nil {
-			return wire.BadRecord
+		if code := n.check(proof, next.Cert.Device, exporter, now, try == 0); code != wire.OK {
+			return code
 		}
 		next, err := n.keep(ctx, proof, stored, next)
 		if errors.Is(err, consent.ErrConflict) {
@@ -154,10 +166,21 @@ func codeOf(err error) wire.Code {
 	return wire.Unavailable
 }
 
-func (n *Node) fresh(now time.Time, p wire.Connect) bool {
+// check verifies a CONNECT's signature and, without TLS, that it is fresh: in this order, so that
+// only who holds a device key can fill the replay cache. [P-16]
+func (n *Node) check(p wire.Connect, device wire.PublicKey, exporter []byte, now time.Time, first bool) wire.Code {
+	if p.Verify(device, exporter, n.cfg.Name) != nil {
+		return wire.BadRecord
+	}
+	if p.TLS || !first { // a CONNECT tried again is not a replay of itself
+		return wire.OK
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.replays.Fresh(now, wire.Time32(p.TS), p.Sig)
+	if !n.replays.Fresh(now, wire.Time32(p.TS), p.Sig) {
+		return wire.OutOfTime
+	}
+	return wire.OK
 }
 
 // known loads the state of an ID and applies the certificate the proof brings, if any.
@@ -185,7 +208,7 @@ func (n *Node) known(ctx context.Context, p wire.Connect, now time.Time) (stored
 // after the signature was checked, so that nobody else can void a consent or burn generations. A
 // new device cannot know the generation of the old one: it is given the next. [P-12]
 func (n *Node) keep(ctx context.Context, p wire.Connect, stored, next consent.State) (consent.State, error) {
-	if stored.Cert != nil && stored.Cert.Device != next.Cert.Device && p.Gen <= stored.Gen {
+	if stored.Cert != nil && stored.Cert.Device != next.Cert.Device && p.Gen <= stored.Gen && stored.Gen < math.MaxUint32 {
 		p.Gen = stored.Gen + 1
 	}
 	next, newGen, err := next.WithGen(p.Gen)
@@ -252,7 +275,7 @@ func (n *Node) open(s *session) {
 		n.mu.Unlock()
 		return
 	}
-	n.reply(s, wire.Welcome{Gen: s.gen, Tag: s.self.Tag, Seq: s.state.Seq}.Marshal())
+	n.reply(s, wire.Welcome{Gen: s.gen, Tag: s.self.Tag, Seq: s.seq}.Marshal())
 	n.admitLocked(s)
 	n.arm()
 	n.mu.Unlock()

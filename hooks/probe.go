@@ -51,9 +51,12 @@ func (n *Node) isProbe(c wire.Connect) bool {
 	return n.probe != nil && c.Cert == nil && c.ID == n.probe.id
 }
 
-func (n *Node) verifyProbe(s *session, c wire.Connect, exporter []byte) wire.Code {
-	if c.Gen != 0 || c.Verify(n.probe.device, exporter, n.cfg.Name) != nil {
+func (n *Node) verifyProbe(s *session, c wire.Connect, exporter []byte, now time.Time) wire.Code {
+	if c.Gen != 0 {
 		return wire.BadRecord
+	}
+	if code := n.check(c, n.probe.device, exporter, now, true); code != wire.OK {
+		return code
 	}
 	s.self = consent.Self{ID: c.ID, Tag: wire.MakeTag(n.cfg.TagKey, c.ID, 0)}
 	s.access.Store(consent.Access{Enrolled: true, Scopes: wire.ScopeMessaging}.Pack())

@@ -126,11 +126,11 @@ func (n *Node) unreadable(s *session, pk packets.Packet) {
 	n.puback(s, pk.PacketID, wire.OK)
 }
 
-// ack takes a recipient's PUBACK. An MQTT 5 reason of 0x80 and above is a refusal to take the text.
+// ack takes a recipient's PUBACK; an MQTT 5 reason of 0x80 and above is a refusal to take the text.
 func (n *Node) ack(s *session, pid uint16, reason byte) {
 	n.do(func(dst []custody.Effect) []custody.Effect {
 		if reason >= 0x80 {
-			return dst // not known to be delivered: the deadline or the end of the session decides
+			return n.custody.Refuse(dst, s.conn, pid)
 		}
 		return n.custody.Ack(dst, s.conn, pid)
 	})

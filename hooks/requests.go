@@ -168,6 +168,13 @@ func (n *Node) store(ctx context.Context, p wire.Pseudonym, e custody.Effect) wi
 
 // cancelJob takes a job back if nothing was written to an SMSC for it. [F-10]
 func (n *Node) cancelJob(s *session, id wire.MessageID, pid uint16) {
+	n.mu.Lock()
+	allowed := n.quotas.Cancel(time.Now(), s.self.ID)
+	n.mu.Unlock()
+	if !allowed {
+		n.answer(s, pid, wire.OverQuota)
+		return
+	}
 	n.call(func(ctx context.Context) {
 		code := wire.Unavailable
 		if n.cfg.Jobs != nil {

@@ -21,9 +21,7 @@ func (n *Node) record(ctx context.Context, s *session, raw []byte) (wire.Code, [
 	for range 4 {
 		code, body, err := n.tryRecord(ctx, s, raw)
 		if errors.Is(err, consent.ErrConflict) {
-			if s.state, err = n.cfg.Store.Load(ctx, s.self.ID); err == nil {
-				continue
-			}
+			continue
 		}
 		if code == wire.OK && len(raw) == wire.ConsentLen && raw[13] == 0 {
 			n.revoked(arrived)
@@ -35,11 +33,15 @@ func (n *Node) record(ctx context.Context, s *session, raw []byte) (wire.Code, [
 
 func (n *Node) tryRecord(ctx context.Context, s *session, raw []byte) (wire.Code, []byte, error) {
 	now := time.Now()
-	next, changed, err := s.state.WithRecord(raw, now)
+	stored, err := n.cfg.Store.Load(ctx, s.self.ID)
+	if err != nil {
+		return wire.Unavailable, nil, nil
+	}
+	next, changed, err := stored.WithRecord(raw, now)
 	if err != nil {
 		code := codeOf(err)
 		if code == wire.StaleRecord {
-			return code, binary.BigEndian.AppendUint32(nil, s.state.Seq), nil
+			return code, binary.BigEndian.AppendUint32(nil, stored.Seq), nil
 		}
 		return code, nil, nil
 	}
@@ -104,7 +106,7 @@ func (n *Node) cutLocked(s *session) {
 		}
 		n.presence.Drop(presence.Conn(conn))
 		o.attached = false
-		n.perform(n.custody.Detach(n.effects[:0], conn))
+		n.perform(n.custody.Withdraw(n.effects[:0], conn))
 	}
 	n.perform(n.custody.Revoke(n.effects[:0], s.self.ID))
 }

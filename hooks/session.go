@@ -31,8 +31,8 @@ type session struct {
 	until  atomic.Int64  // Unix seconds; access must be worked out again after it
 	calls  atomic.Int32  // requests under way
 
-	changing sync.Mutex    // held across a change of consent, store included
-	state    consent.State // under changing
+	changing sync.Mutex // held across a change of consent, store included
+	seq      uint32     // of the stored consent record when the session began
 
 	// Under Node.mu.
 	attached   bool
@@ -53,9 +53,10 @@ func (s *session) allowed() consent.Access {
 	return consent.UnpackAccess(s.access.Load())
 }
 
-// setState makes st the state the connection acts on. Callers hold s.changing or own s alone.
+// setState makes st what the connection acts on; the state itself stays in the store, because an
+// idle handset must be small. Callers hold s.changing or own s alone.
 func (s *session) setState(st consent.State, now time.Time) {
-	s.state = st
+	s.seq = st.Seq
 	s.access.Store(consent.AccessOf(st, now).Pack())
 	s.until.Store(expiryOf(st))
 }

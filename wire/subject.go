@@ -9,7 +9,7 @@ import (
 const (
 	SubjectEnrol  = "bj.registrar.enrol"  // address token 16 ‖ body of a request on e → Code ‖ body
 	SubjectLookup = "bj.registrar.lookup" // ID 12 ‖ body of a request on q → Code ‖ body
-	SubjectCheck  = "bj.registrar.check"  // sealed sender 12+16… ‖ BCD 8 → Code
+	SubjectCheck  = "bj.registrar.check"  // message id 16 ‖ BCD 8 ‖ sealed sender → Code
 	SubjectSign   = "bj.registrar.sign"   // unsigned worker key 42 → Code ‖ WorkerKey
 
 	StreamJobs     = "BJ_SMS"

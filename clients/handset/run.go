@@ -15,6 +15,10 @@ import (
 const (
 	firstBackoff = time.Second
 	welcomeTime  = 20 * time.Second // between CONNACK and the welcome
+	// pubackTime is how long a PUBACK may take. The broker tells the truth about a text within 8 s;
+	// one that says nothing has lost it, and the same bytes are sent over another connection.
+	pubackTime = 30 * time.Second
+	lookEvery  = 5 * time.Second
 )
 
 // Connect keeps the device connected until Disconnect, with back-off between attempts. It returns
@@ -186,7 +190,7 @@ func (h *Handset) once(ctx context.Context, withCert bool, welcomed func()) (ver
 	}
 	defer l.close()
 	h.hungUp()
-	c := &courier{h: h, link: l, flights: map[uint16]flight{}, notices: map[uint16]wire.Code{}, held: map[uint64]mqtt.Message{}}
+	c := &courier{h: h, link: l, flights: map[uint16]departed{}, notices: map[uint16]wire.Code{}, held: map[uint64]mqtt.Message{}}
 	return c.serve(ctx, welcomed)
 }
 
@@ -194,12 +198,18 @@ func (h *Handset) once(ctx context.Context, withCert bool, welcomed func()) (ver
 type courier struct {
 	h       *Handset
 	link    *link
-	flights map[uint16]flight
+	flights map[uint16]departed
 	notices map[uint16]wire.Code
 	held    map[uint64]mqtt.Message // deliveries not acknowledged yet
 	last    uint64
 	up      bool
 	over    *ending
+}
+
+// departed is a flight and when it left.
+type departed struct {
+	flight
+	at time.Time
 }
 
 // ending is why a connection is to end.
@@ -210,17 +220,24 @@ type ending struct {
 
 // serve runs until the connection ends, by whichever side.
 func (c *courier) serve(ctx context.Context, welcomed func()) (verdict, error) {
-	timeout := time.NewTimer(welcomeTime)
-	defer timeout.Stop()
+	began, look, set := time.Now(), time.NewTimer(lookEvery), true
+	defer look.Stop()
 	for c.over == nil {
+		if !set && len(c.flights) > 0 { // an idle phone is not woken
+			look.Reset(lookEvery)
+			set = true
+		}
 		select {
 		case <-ctx.Done():
 			return stop, nil
 		case <-c.link.lost:
 			return again, ErrOffline
-		case <-timeout.C:
-			if !c.up {
+		case now := <-look.C:
+			if !c.up && now.Sub(began) >= welcomeTime || c.stuck(now) {
 				return again, ErrUnavailable
+			}
+			if set = !c.up; set {
+				look.Reset(lookEvery)
 			}
 		case <-c.link.mail.signal:
 			c.receive()
@@ -233,6 +250,16 @@ func (c *courier) serve(ctx context.Context, welcomed func()) (verdict, error) {
 		}
 	}
 	return c.over.verdict, c.over.err
+}
+
+// stuck reports whether a PUBACK is overdue.
+func (c *courier) stuck(now time.Time) bool {
+	for _, f := range c.flights {
+		if now.Sub(f.at) >= pubackTime {
+			return true
+		}
+	}
+	return false
 }
 
 func (h *Handset) linkUp() bool {
@@ -275,7 +302,7 @@ func (c *courier) puback(id uint16) {
 	delete(c.flights, id)
 	delete(c.notices, id)
 	if ok {
-		c.step(func(m *model) { m.done(f, code) })
+		c.step(func(m *model) { m.done(f.flight, code) })
 	}
 }
 
@@ -325,7 +352,7 @@ func (c *courier) carry(e effect) {
 			c.end(again, err)
 			return
 		}
-		c.flights[id] = e.flight
+		c.flights[id] = departed{e.flight, time.Now()}
 	case subscribe:
 		c.link.client.Subscribe(e.topic.String(), 1, nil)
 	case unsubscribe:

@@ -31,11 +31,15 @@ type fakeSIM struct {
 	mu   sync.Mutex
 	sent []string
 	err  error
+	hang chan struct{} // nil: it answers at once
 }
 
 var errNoSignal = errors.New("no signal")
 
 func (s *fakeSIM) SendSMS(_ context.Context, _ Dialled, text string) error {
+	if s.hang != nil {
+		<-s.hang
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
