@@ -62,8 +62,8 @@ func TestZeroBytesBeforeAcceptance(t *testing.T) {
 			t.Errorf("enrol with another notice: %v, want ErrNotice", err)
 		}
 		settle(48 * time.Hour)
-		if dialled || b.bytes != 0 {
-			t.Errorf("dialled %v, %d bytes sent", dialled, b.bytes)
+		if dialled || b.received() != 0 {
+			t.Errorf("dialled %v, %d bytes sent", dialled, b.received())
 		}
 	})
 }
@@ -126,16 +126,12 @@ func TestOptOut(t *testing.T) {
 		if alice.Contacts()[0].Colour != Grey {
 			t.Error("Alice still sees Bob")
 		}
-		b.mu.Lock()
-		before := b.bytes
-		b.mu.Unlock()
+		before := b.received()
 		_ = alice.Disconnect(t.Context())
 		settle(48 * time.Hour)
-		b.mu.Lock()
-		if b.bytes-before > 2 { // Alice's own DISCONNECT
-			t.Errorf("%d bytes after opting out", b.bytes-before)
+		if n := b.received() - before; n > 2 { // Alice's own DISCONNECT
+			t.Errorf("%d bytes after opting out", n)
 		}
-		b.mu.Unlock()
 		if err := errors.Join(alice.Connect(t.Context()), bob.OptIn(t.Context(), everything, wire.Listed)); err != nil {
 			t.Fatal(err)
 		}
@@ -160,7 +156,7 @@ func TestOptOutIsNotLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		settle(time.Second)
-		if st := b.states[alice.m.me()]; st.scopes != 0 {
+		if b.scopes(alice.Status().ID) != 0 {
 			t.Error("the broker was never told")
 		}
 		if alice.Status().Connected {
@@ -234,7 +230,7 @@ func TestUnlisted(t *testing.T) {
 			t.Fatal(err)
 		}
 		settle(time.Second)
-		if b.bundles[bob.Status().ID] != nil {
+		if b.bundle(bob.Status().ID) != nil {
 			t.Error("a bundle is published")
 		}
 		id := bob.send(toAlice, "only I can begin")
@@ -260,13 +256,13 @@ func TestRolledBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		alice.open()
-		sealed := len(b.sealed)
+		sealed := len(b.messages())
 		if err := alice.Connect(t.Context()); !errors.Is(err, ErrRolledBack) {
 			t.Errorf("connect: %v, want ErrRolledBack", err)
 		}
 		alice.send(toBob, "with an old key")
 		settle(time.Second)
-		if len(b.sealed) != sealed || alice.events(RolledBack) != 1 {
+		if len(b.messages()) != sealed || alice.events(RolledBack) != 1 {
 			t.Error("something was sealed in an old state, or the user was not told")
 		}
 	})

@@ -7,7 +7,9 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -554,4 +556,43 @@ func (b *fakeBroker) setRefuse(code byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.refuse = code
+}
+
+func (b *fakeBroker) bundle(id wire.ID) []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bundles[id]
+}
+
+func (b *fakeBroker) queued() []fakeJob {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Values(b.jobs))
+}
+
+func (b *fakeBroker) scopes(id wire.ID) wire.Scope {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.states[id].scopes
+}
+
+func (b *fakeBroker) messages() [][]byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.sealed)
+}
+
+func (b *fakeBroker) received() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bytes
+}
+
+func (b *fakeBroker) setWrote(wrote bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for m, j := range b.jobs {
+		j.wrote = wrote
+		b.jobs[m] = j
+	}
 }

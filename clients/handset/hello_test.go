@@ -464,11 +464,9 @@ func TestLongSilence(t *testing.T) {
 func TestPrekeysComeAndGo(t *testing.T) {
 	pair(t, func(t *testing.T, b *fakeBroker, alice, bob *phone, toBob, toAlice ContactID) {
 		talk(t, alice, bob, toBob, toAlice)
-		first := string(b.bundles[bob.Status().ID])
+		first := string(b.bundle(bob.Status().ID))
 		settle(8 * 24 * time.Hour)
-		b.mu.Lock()
-		second := string(b.bundles[bob.Status().ID])
-		b.mu.Unlock()
+		second := string(b.bundle(bob.Status().ID))
 		if first == second {
 			t.Error("the bundle was not replaced")
 		}

@@ -319,7 +319,7 @@ func (d *demo) overIP(ctx context.Context) error {
 		if i > 0 {
 			text = fmt.Sprintf("%s (%d)", demoIP, i)
 		}
-		took, err := d.send(ctx, text, handset.Delivered)
+		took, err := alice.send(ctx, text, handset.Delivered)
 		if err != nil {
 			return err
 		}
@@ -335,15 +335,14 @@ func (d *demo) overIP(ctx context.Context) error {
 	return nil
 }
 
-// send writes one text from alice to bob and waits until it has the state.
-func (d *demo) send(ctx context.Context, text string, want handset.State) (time.Duration, error) {
-	alice := d.people["alice"]
+// send writes one text to the other person and waits until it has the state.
+func (p *person) send(ctx context.Context, text string, want handset.State) (time.Duration, error) {
 	start := time.Now()
-	id, err := alice.phone.Send(ctx, alice.contact, text)
+	id, err := p.phone.Send(ctx, p.contact, text)
 	if err != nil {
 		return 0, err
 	}
-	err = alice.seen.await(ctx, func(e handset.Event) bool {
+	err = p.seen.await(ctx, func(e handset.Event) bool {
 		return e.Kind == handset.TextChanged && e.Text == id && e.State == want
 	})
 	if err != nil {

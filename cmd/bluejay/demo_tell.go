@@ -132,10 +132,10 @@ separate keys; beside it an SMSC that nobody here wrote. (For the demo an icon t
   {dials} dials, {bytes} bytes left her phone.`,
 	"enrolled": `[k✓] {phone} read the notice, got a one-time password by SMS and opted in ({ms} ms).
   Now the same counter shows {bytes_after_consent} bytes.`,
-	"presence/blue": `[k✓] Alice adds Bob, and his icon turns [b●blue] ({ms} ms): texts to him are free now.`,
+	"presence/blue": `[k✓] Alice adds Bob, and his icon turns [b● blue] ({ms} ms): texts to him are free now.`,
 	"delivered/ip": `[k✓] [b“{text}”] went over IP: Bob's phone has stored it before Alice
   was told "delivered". Median of {texts} texts: {ms} ms.`,
-	"presence/grey": `[k✓] Bob's phone leaves. After {ms} ms his icon is [g○grey].`,
+	"presence/grey": `[k✓] Bob's phone leaves. After {ms} ms his icon is [g○ grey].`,
 	"delivered/sms": `[k✓] [g“{text}”] went as an SMS: the SMSC's own record has it.
   Median of {texts}: {ms} ms from Alice's thumb to the SMSC.`,
 	"revoked": `[k✓] Bob comes back and opts out. {silence_ms} ms later it is silent, and only then
@@ -153,7 +153,11 @@ Next: [bbluejay serve] runs a node, [bbluejay phone] is a handset in your termin
 
 func fill(line string, m map[string]any) string {
 	for k, v := range m {
-		line = strings.ReplaceAll(line, "{"+k+"}", fmt.Sprint(v))
+		word := fmt.Sprint(v)
+		if k == "phone" {
+			word = strings.ToUpper(word[:1]) + word[1:]
+		}
+		line = strings.ReplaceAll(line, "{"+k+"}", word)
 	}
 	return line
 }

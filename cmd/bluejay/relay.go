@@ -177,6 +177,13 @@ func (r *relay) repeatOnce(c *relayed, p []byte) bool {
 	return err == nil
 }
 
+// newest is the size of the phone's newest publish to a kind of topic, in bytes; 0 if there is none.
+func (r *relay) newest(kind byte) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.published[kind])
+}
+
 func (r *relay) close() {
 	_ = r.ln.Close()
 	r.mu.Lock()
