@@ -34,7 +34,7 @@ func (m *model) reply(b []byte) {
 	}
 	switch wire.ControlKind(b[0]) {
 	case wire.CtlWelcome:
-		if w, err := wire.ParseWelcome(b); err == nil {
+		if w, err := wire.ParseWelcome(b); err == nil && !m.link.up { // once a connection
 			m.welcome(w)
 		}
 	case wire.CtlAnswer:
