@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"bluejay/envelope"
 	"bluejay/fallback"
 	"bluejay/wire"
 )
@@ -457,17 +458,18 @@ func TestRefusedTexts(t *testing.T) {
 	})
 }
 
-// A text too large for the broker's packets does not break the connection: the policy decides. [M-1]
-func TestTextTooLargeForAPacket(t *testing.T) {
+// The longest text of any script fits a packet that the broker takes, and arrives whole. [M-1]
+func TestLongestTexts(t *testing.T) {
 	pair(t, func(t *testing.T, b *fakeBroker, alice, bob *phone, toBob, toAlice ContactID) {
 		talk(t, alice, bob, toBob, toAlice)
-		id := alice.send(toBob, strings.Repeat("好", 1600))
-		settle(time.Second)
-		if got := alice.text(id); got.State != Waiting || got.Action != CanChoose {
-			t.Errorf("%v, %v", got, got.Action)
+		for _, c := range []string{"a", "好", "😀"} {
+			text := strings.Repeat(c, envelope.MaxText)
+			id := alice.send(toBob, text)
+			settle(time.Second)
+			alice.wantState(id, Delivered, fallback.PathIP)
+			if got := bob.Texts(toAlice); got[len(got)-1].Body != text {
+				t.Errorf("%d × %q did not arrive whole", envelope.MaxText, c)
+			}
 		}
-		small := alice.send(toBob, strings.Repeat("a", 1600))
-		settle(time.Second)
-		alice.wantState(small, Delivered, fallback.PathIP)
 	})
 }
