@@ -264,8 +264,11 @@ func (m *model) chooseConsent(scopes wire.Scope, v wire.Visibility, waiter uint6
 	m.consentDone(ErrReplaced)
 	m.consentWaiter = waiter
 	m.signRecord(scopes, v)
-	if scopes == 0 {
+	if scopes == 0 { // from here on nothing is sent, so nobody can be reached [U-10]
 		m.self.On = false
+		for _, c := range sorted(m.contacts) {
+			m.setBlue(c, false)
+		}
 	}
 	m.sendRecord()
 }

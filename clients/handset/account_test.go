@@ -126,6 +126,9 @@ func TestOptOut(t *testing.T) {
 		if alice.Contacts()[0].Colour != Grey {
 			t.Error("Alice still sees Bob")
 		}
+		if bob.Contacts()[0].Colour != Grey {
+			t.Error("Bob, who has opted out, still sees Alice blue: nothing can go to her")
+		}
 		before := b.received()
 		_ = alice.Disconnect(t.Context())
 		settle(48 * time.Hour)
