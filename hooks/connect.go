@@ -24,20 +24,25 @@ const readBuffer = 96
 // goroutine is needed, and it closes c.
 func (n *Node) Serve(ctx context.Context, c *queuedConn) {
 	defer func() { _ = c.Close() }()
+	if !n.enter() {
+		return
+	}
+	defer n.wg.Done()
 	r := bufio.NewReaderSize(c, readBuffer)
 	s := n.attach(ctx, c, r)
 	if s == nil {
 		return
 	}
+	defer n.detach(s) // also when the loop panics [M-15]
 	c.connected()
 	n.loop(s, r)
-	n.detach(s)
 }
 
 // attach reads CONNECT and answers it; nil means the connection is over. [P-15]
 //
 //go:noinline
 func (n *Node) attach(ctx context.Context, c *queuedConn, r *bufio.Reader) *session {
+	defer context.AfterFunc(n.ctx, func() { _ = c.Close() })() // nobody knows it yet: Close would wait
 	p, err := readPacket(r, maxConnect)
 	if err == nil {
 		err = checkPacket(0, p)
@@ -53,6 +58,7 @@ func (n *Node) attach(ctx context.Context, c *queuedConn, r *bufio.Reader) *sess
 	s := n.newSession(c, pk)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.ConnectTimeout)
 	defer cancel()
+	defer context.AfterFunc(n.ctx, cancel)()
 	if code := n.authenticate(ctx, s, pk); code != wire.OK {
 		n.refuseConnect(s, code)
 		return nil
@@ -109,13 +115,14 @@ func connack3(code wire.Code) byte {
 	return 5
 }
 
-// authenticate works out who connects. Without a password the connection can only enrol. The
-// state it loads is the store's at this moment; establish makes it the session's. [P-15] [P-16]
+// authenticate works out who connects, and registers the session with what it may do. Without a
+// password the connection can only enrol. [P-15] [P-16]
 func (n *Node) authenticate(ctx context.Context, s *session, pk packets.Packet) wire.Code {
 	if string(pk.Connect.Username) != wire.Protocol {
 		return wire.NotAllowed
 	}
 	if len(pk.Connect.Password) == 0 {
+		n.register(s, 0, false)
 		return wire.OK
 	}
 	proof, err := wire.ParseConnect(pk.Connect.Password)
@@ -135,6 +142,7 @@ func (n *Node) verify(ctx context.Context, s *session, proof wire.Connect) wire.
 		return n.verifyProbe(s, proof, exporter, now)
 	}
 	for try := range 4 { // a lost race with another change of the same state is tried again
+		seen := n.changed(proof.ID)
 		stored, next, code := n.known(ctx, proof, now)
 		if code != wire.OK {
 			return code
@@ -142,7 +150,7 @@ func (n *Node) verify(ctx context.Context, s *session, proof wire.Connect) wire.
 		if code := n.check(proof, next.Cert.Device, exporter, now, try == 0); code != wire.OK {
 			return code
 		}
-		next, err := n.keep(ctx, proof, stored, next)
+		next, saved, err := n.keep(ctx, proof, stored, next)
 		if errors.Is(err, consent.ErrConflict) {
 			continue
 		}
@@ -150,9 +158,11 @@ func (n *Node) verify(ctx context.Context, s *session, proof wire.Connect) wire.
 			return codeOf(err)
 		}
 		s.self = consent.Self{ID: proof.ID, Tag: wire.MakeTag(n.cfg.TagKey, proof.ID, next.Gen)}
-		s.gen = next.Gen
-		s.setState(next, now)
-		return wire.OK
+		s.gen, s.seq, s.cert = next.Gen, next.Seq, next.Cert.NotAfter().Unix()
+		s.grant(next, now)
+		if n.register(s, seen, saved) {
+			return wire.OK
+		}
 	}
 	return wire.Unavailable
 }
@@ -185,8 +195,12 @@ func (n *Node) check(p wire.Connect, device wire.PublicKey, exporter []byte, now
 
 // known loads the state of an ID and applies the certificate the proof brings, if any.
 func (n *Node) known(ctx context.Context, p wire.Connect, now time.Time) (stored, next consent.State, code wire.Code) {
-	if p.Cert != nil && p.Cert.Verify(n.cfg.Registrar, now) != nil {
-		return stored, next, wire.BadRecord
+	if p.Cert != nil {
+		if err := p.Cert.Verify(n.cfg.Registrar, now); errors.Is(err, wire.ErrExpired) {
+			return stored, next, wire.OutOfTime
+		} else if err != nil {
+			return stored, next, wire.BadRecord
+		}
 	}
 	stored, err := n.cfg.Store.Load(ctx, p.ID)
 	if err != nil {
@@ -207,29 +221,24 @@ func (n *Node) known(ctx context.Context, p wire.Connect, now time.Time) (stored
 // keep stores what a verified CONNECT changes: a newer certificate, a higher generation. It runs
 // after the signature was checked, so that nobody else can void a consent or burn generations. A
 // new device cannot know the generation of the old one: it is given the next. [P-12]
-func (n *Node) keep(ctx context.Context, p wire.Connect, stored, next consent.State) (consent.State, error) {
+func (n *Node) keep(ctx context.Context, p wire.Connect, stored, next consent.State) (kept consent.State, saved bool, err error) {
 	if stored.Cert != nil && stored.Cert.Device != next.Cert.Device && p.Gen <= stored.Gen && stored.Gen < math.MaxUint32 {
 		p.Gen = stored.Gen + 1
 	}
 	next, newGen, err := next.WithGen(p.Gen)
 	if err != nil {
-		return stored, err
+		return stored, false, err
 	}
 	if !newGen && stored.Cert != nil && *stored.Cert == *next.Cert {
-		return next, nil
+		return next, false, nil
 	}
 	next.Revision, err = n.cfg.Store.Save(ctx, p.ID, next)
-	return next, err
+	return next, true, err
 }
 
-// establish registers the session before the CONNACK, so that a text sent to this handset the
+// establish answers CONNECT once the session is registered, so that a text sent to this handset the
 // moment it sees its CONNACK finds it; then welcomes it and opens its window.
 func (n *Node) establish(s *session) bool {
-	n.clients.Store(s.cl, s)
-	old := n.register(s)
-	if old != nil {
-		n.wg.Go(func() { n.end(old, wire.TakenOver) })
-	}
 	if n.srv.SendConnack(s.cl, packets.CodeSuccess, false, nil) != nil {
 		n.detach(s)
 		return false
@@ -240,27 +249,54 @@ func (n *Node) establish(s *session) bool {
 	return true
 }
 
-// register makes s its ID's session and returns the one it takes over.
-func (n *Node) register(s *session) (old *session) {
+// register makes s its ID's session and ends the one it takes over. It reports false, and nothing
+// happens, if the ID's state may have changed since seen was read: what s may do would be out of
+// date, and nobody would tell it. [C-revoke]
+func (n *Node) register(s *session, seen uint64, saved bool) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	id := s.self.ID
+	if !id.IsZero() && *n.change(id) != seen && !n.probed(id) {
+		return false
+	}
+	n.clients.Store(s.cl, s)
 	n.byConn[s.conn] = s
-	if s.self.ID.IsZero() {
-		return nil
+	if id.IsZero() {
+		return true
 	}
-	old = n.byID[s.self.ID]
-	n.byID[s.self.ID] = s
-	if old != nil && old.gen != s.gen { // the old tag is not the new session's: what waits there is returned
-		n.perform(n.custody.Detach(n.effects[:0], old.conn))
-		old.attached = false
+	if saved {
+		*n.change(id)++
 	}
-	if s.allowed().Receive() {
+	old := n.byID[id]
+	n.byID[id] = s
+	receive := s.allowed().Receive()
+	if receive {
 		n.attachCustody(s)
+	} else { // a new device, or consent gone: of the old one nothing may stay [P-5]
+		n.cutLocked(s.self, s.gen)
 	}
-	if old != nil && !s.allowed().Receive() { // a new device, or consent gone: the old one gets nothing more
-		n.cutLocked(old)
+	if old != nil {
+		n.takeOver(s, old)
 	}
-	return old
+	n.arm()
+	return true
+}
+
+// takeOver ends the session that s replaces. Of the same tag, s has taken over what was in flight;
+// what waits for another tag is returned. [C-2] Callers hold n.mu.
+func (n *Node) takeOver(s, old *session) {
+	if s.attached && old.self.Tag == s.self.Tag {
+		s.outcomes = old.outcomes
+	}
+	old.over.Store(true)
+	old.attached, old.outcomes = false, nil
+	n.presence.Drop(presence.Conn(old.conn))
+	n.perform(n.custody.Detach(n.effects[:0], old.conn))
+	if old.shown && !s.attached {
+		old.shown = false
+		n.show(n.presence.Clear(n.shows[:0], old.self.Tag))
+	}
+	n.wg.Go(func() { n.end(old, wire.TakenOver) })
 }
 
 func (n *Node) attachCustody(s *session) {
@@ -271,37 +307,48 @@ func (n *Node) attachCustody(s *session) {
 // open sends the welcome, opens the window and turns the tag blue.
 func (n *Node) open(s *session) {
 	n.mu.Lock()
-	if n.byConn[s.conn] != s {
-		n.mu.Unlock()
-		return
-	}
 	n.reply(s, wire.Welcome{Gen: s.gen, Tag: s.self.Tag, Seq: s.seq}.Marshal())
+	s.opened = true
 	n.admitLocked(s)
 	n.arm()
 	n.mu.Unlock()
-	n.claim(s)
+	n.route(s.self)
 	if s.allowed().Scopes.Has(wire.ScopeGateway) {
 		n.call(func(ctx context.Context) { n.pendingOutcomes(ctx, s) })
 	}
 }
 
-// admitLocked brings an attached session into service: deliveries flow and presence shows.
+// admitLocked brings an attached session into service, once it is welcomed: deliveries flow and
+// presence shows. Callers hold n.mu.
 func (n *Node) admitLocked(s *session) {
-	if !s.attached {
+	if !s.attached || !s.opened {
 		return
 	}
 	n.perform(n.custody.Ready(n.effects[:0], s.conn))
-	if s.allowed().Visible() && n.byID[s.self.ID] == s {
+	if s.allowed().Visible() {
 		s.shown = true
 		n.show(n.presence.Up(n.shows[:0], s.self.Tag, uint64(s.conn)))
 	}
 }
 
-func (n *Node) claim(s *session) {
-	if n.cfg.Router != nil && s.attached {
-		if err := n.cfg.Router.Claim(s.self.Tag); err != nil {
-			n.cfg.Log.Warn("tag not claimed: other brokers cannot deliver to it", "error", err)
-		}
+// route claims a tag towards the other brokers while its session is here, and else releases it; one
+// at a time, so that the end of an old session never ends the claim of a newer one. [C-2]
+func (n *Node) route(self consent.Self) {
+	if n.cfg.Router == nil || self.Tag.IsZero() {
+		return
+	}
+	n.routing.Lock()
+	defer n.routing.Unlock()
+	n.mu.Lock()
+	s := n.byID[self.ID]
+	here := s != nil && s.attached && s.self.Tag == self.Tag
+	n.mu.Unlock()
+	if !here {
+		n.cfg.Router.Release(self.Tag)
+		return
+	}
+	if err := n.cfg.Router.Claim(self.Tag); err != nil {
+		n.cfg.Log.Warn("tag not claimed: other brokers cannot deliver to it", "error", err)
 	}
 }
 
@@ -312,8 +359,7 @@ func (n *Node) detach(s *session) {
 	n.clients.Delete(s.cl)
 	n.mu.Lock()
 	delete(n.byConn, s.conn)
-	current := n.byID[s.self.ID] == s
-	if current {
+	if n.byID[s.self.ID] == s {
 		delete(n.byID, s.self.ID)
 	}
 	if s.shown {
@@ -328,7 +374,5 @@ func (n *Node) detach(s *session) {
 	n.perform(n.custody.Detach(n.effects[:0], s.conn))
 	n.arm()
 	n.mu.Unlock()
-	if current && n.cfg.Router != nil && !s.self.Tag.IsZero() {
-		n.cfg.Router.Release(s.self.Tag)
-	}
+	n.route(s.self)
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -118,7 +119,8 @@ type Node struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	clients sync.Map // *mqtt.Client → *session, for the hooks
+	clients sync.Map   // *mqtt.Client → *session, for the hooks
+	routing sync.Mutex // held across a claim or release of a tag; before mu
 
 	mu       sync.Mutex
 	last     custody.Conn
@@ -130,7 +132,9 @@ type Node struct {
 	byID     map[wire.ID]*session
 	senders  map[wire.Pseudonym]*session
 	bundles  map[wire.ID]storedBundle
-	outcomes map[uint64]storedOutcome
+	storing  map[wire.ID]*storing
+	changes  [4096]uint64 // see change
+	closed   bool
 	lastRef  uint64
 	worker   []byte // current worker key record
 	counts   Counts
@@ -153,6 +157,12 @@ type storedOutcome struct {
 	outcome wire.Outcome
 }
 
+// storing counts an ID's SMS jobs on their way into the queue; done closes when none is left.
+type storing struct {
+	n    int
+	done chan struct{}
+}
+
 // New returns a Node that serves connections handed to [Node.Serve].
 func New(cfg Config) (*Node, error) {
 	if len(cfg.TagKey) < 32 || len(cfg.Receipt) != ed25519.PrivateKeySize || cfg.Store == nil || cfg.Name == "" {
@@ -164,7 +174,7 @@ func New(cfg Config) (*Node, error) {
 		quotas: consent.NewQuotas(func(b []byte) { _, _ = rand.Read(b) }),
 		byConn: map[custody.Conn]*session{}, byID: map[wire.ID]*session{},
 		senders: map[wire.Pseudonym]*session{}, bundles: map[wire.ID]storedBundle{},
-		outcomes: map[uint64]storedOutcome{}, routes: map[uint64]func(wire.Code){},
+		storing: map[wire.ID]*storing{}, routes: map[uint64]func(wire.Code){},
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.timer = time.AfterFunc(time.Hour, n.expire)
@@ -176,9 +186,23 @@ func New(cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// Close ends every session and waits for the node's own goroutines until ctx ends. Attempts in
-// flight are not answered: their senders still hold the texts. [C-7]
+// enter counts a caller in, so that Close waits for what it starts; false: the node is closed.
+func (n *Node) enter() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.closed {
+		n.wg.Add(1)
+	}
+	return !n.closed
+}
+
+// Close ends every session, those still connecting included, and waits for them and for the
+// node's own goroutines until ctx ends. Attempts in flight are not answered: their senders still
+// hold the texts. [C-7]
 func (n *Node) Close(ctx context.Context) error {
+	n.mu.Lock()
+	n.closed = true
+	n.mu.Unlock()
 	n.cancel()
 	n.timer.Stop()
 	n.Disconnect()
@@ -218,6 +242,10 @@ func (n *Node) Counts() Counts {
 
 // expire runs when an attempt's deadline or a grey delay is due. It is the node's only timer.
 func (n *Node) expire() {
+	if !n.enter() {
+		return
+	}
+	defer n.wg.Done()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := time.Now()
@@ -249,12 +277,35 @@ func (n *Node) do(f func(dst []custody.Effect) []custody.Effect) {
 }
 
 // call runs f on a goroutine of the node with the call timeout; f must not be needed for n to end.
+// Callers are counted in, or run in a goroutine that is. A panic in f ends f. [M-15]
 func (n *Node) call(f func(ctx context.Context)) {
 	n.wg.Go(func() {
+		defer n.recovered()
 		ctx, cancel := context.WithTimeout(n.ctx, n.cfg.CallTimeout)
 		defer cancel()
 		f(ctx)
 	})
+}
+
+// recovered logs where a call panicked, not with what. Deferred.
+func (n *Node) recovered() {
+	if v := recover(); v != nil {
+		n.cfg.Log.Error("panic in a call", "type", fmt.Sprintf("%T", v), "at", callers())
+	}
+}
+
+// change counts how often the stored state of an ID changed what connections act on. Who read it
+// before loading a state may act on the state only if it reads the same now; other IDs share the
+// counter, which costs them a load. Callers hold n.mu. [C-revoke]
+func (n *Node) change(id wire.ID) *uint64 {
+	return &n.changes[int(binary.BigEndian.Uint16(id[:]))%len(n.changes)]
+}
+
+// changed returns the count of change.
+func (n *Node) changed(id wire.ID) uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return *n.change(id)
 }
 
 func (n *Node) greyDelay() time.Duration {
@@ -300,6 +351,11 @@ func (n *Node) Outcome(p wire.Pseudonym, o wire.Outcome) {
 
 // Route delivers a text for another broker; reply is called exactly once. [C-2]
 func (n *Node) Route(t wire.Tag, payload []byte, reply func(wire.Code)) {
+	if !n.enter() {
+		reply(wire.NoRecipient)
+		return
+	}
+	defer n.wg.Done()
 	n.do(func(dst []custody.Effect) []custody.Effect {
 		n.lastRef++
 		n.routes[n.lastRef] = reply

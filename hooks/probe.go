@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"math"
 	"time"
 
 	"bluejay/consent"
@@ -48,8 +49,11 @@ func (n *Node) NewProbe() (connect func(exporter []byte) []byte, tag wire.Tag, e
 func (n *Node) isProbe(c wire.Connect) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.probe != nil && c.Cert == nil && c.ID == n.probe.id
+	return c.Cert == nil && n.probed(c.ID)
 }
+
+// probed reports whether an ID is the probe's, which has no state. Callers hold n.mu.
+func (n *Node) probed(id wire.ID) bool { return n.probe != nil && id == n.probe.id }
 
 func (n *Node) verifyProbe(s *session, c wire.Connect, exporter []byte, now time.Time) wire.Code {
 	if c.Gen != 0 {
@@ -59,6 +63,8 @@ func (n *Node) verifyProbe(s *session, c wire.Connect, exporter []byte, now time
 		return code
 	}
 	s.self = consent.Self{ID: c.ID, Tag: wire.MakeTag(n.cfg.TagKey, c.ID, 0)}
+	s.cert = math.MaxInt64
 	s.access.Store(consent.Access{Enrolled: true, Scopes: wire.ScopeMessaging}.Pack())
+	n.register(s, 0, false)
 	return wire.OK
 }

@@ -2,10 +2,12 @@ package hooks
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"bluejay/consent"
 	"bluejay/custody"
 	"bluejay/presence"
 	"bluejay/wire"
@@ -20,10 +22,10 @@ func (n *Node) publish(s *session, pk packets.Packet) {
 	topic, err := wire.ParseTopic(pk.TopicName)
 	if err != nil || pk.FixedHeader.Qos != 1 {
 		n.cfg.Log.Info("publish refused", "reason", "only QoS 1 is offered")
-		s.cl.Stop(packets.ErrQosNotSupported) // nothing of this protocol travels at QoS 0
+		n.end(s, wire.NotAllowed) // nothing of this protocol travels at QoS 0
 		return
 	}
-	if code := s.allowed().Publish(s.self, topic); code != wire.OK {
+	if code := s.may(topic); code != wire.OK {
 		n.answer(s, pk.PacketID, code)
 		return
 	}
@@ -50,15 +52,31 @@ func (n *Node) answer(s *session, pid uint16, code wire.Code) {
 	n.puback(s, pid, code)
 }
 
-// begin counts a publish whose answer comes later; false means too many are unanswered. Callers
-// hold n.mu.
+// begin notes a publish whose answer comes later; false means too many are unanswered. One that is
+// sent again under its packet id is answered once, and counts once. Callers hold n.mu.
 func (n *Node) begin(s *session, pid uint16) bool {
-	if s.inflight >= receiveMaximum {
+	switch {
+	case slices.Contains(s.pending, pid):
+	case len(s.pending) >= receiveMaximum:
 		n.puback(s, pid, wire.OverQuota)
 		return false
+	default:
+		s.pending = append(s.pending, pid)
 	}
-	s.inflight++
 	return true
+}
+
+// tell answers a publish that began. Callers hold n.mu.
+func (n *Node) tell(e *custody.Effect) {
+	s := n.byConn[e.Conn]
+	if s == nil {
+		return
+	}
+	if i := slices.Index(s.pending, e.PacketID); i >= 0 {
+		last := len(s.pending) - 1
+		s.pending[i], s.pending = s.pending[last], s.pending[:last]
+	}
+	n.puback(s, e.PacketID, e.Code)
 }
 
 // text takes a publish to an inbox into custody. The access is checked again under the lock: a
@@ -66,7 +84,7 @@ func (n *Node) begin(s *session, pid uint16) bool {
 func (n *Node) text(s *session, topic wire.Topic, pk packets.Packet) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if code := s.allowed().Publish(s.self, topic); code != wire.OK {
+	if code := s.may(topic); code != wire.OK {
 		n.puback(s, pk.PacketID, code)
 		return
 	}
@@ -94,7 +112,7 @@ func (n *Node) hello(s *session, topic wire.Topic, pk packets.Packet) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if code := s.allowed().Publish(s.self, topic); code != wire.OK {
+	if code := s.may(topic); code != wire.OK {
 		n.puback(s, pk.PacketID, code)
 		return
 	}
@@ -152,7 +170,8 @@ func (n *Node) keepBundle(s *session, raw []byte) wire.Code {
 	if !s.allowed().Listed || n.byID[s.self.ID] != s {
 		return wire.NotConsented
 	}
-	n.bundles[s.self.ID] = storedBundle{raw: raw, notAfter: wire.Time32(b.NotAfter)}
+	until := min(int64(b.NotAfter), s.until.Load()) // nor longer than its owner's consent
+	n.bundles[s.self.ID] = storedBundle{raw: raw, notAfter: time.Unix(until, 0)}
 	return wire.OK
 }
 
@@ -173,10 +192,7 @@ func (n *Node) performOne(e *custody.Effect) {
 	case custody.Deliver:
 		n.deliver(e)
 	case custody.Tell:
-		if s := n.byConn[e.Conn]; s != nil {
-			s.inflight--
-			n.puback(s, e.PacketID, e.Code)
-		}
+		n.tell(e)
 	case custody.Reply:
 		if reply := n.routes[e.Ref]; reply != nil {
 			delete(n.routes, e.Ref)
@@ -188,19 +204,21 @@ func (n *Node) performOne(e *custody.Effect) {
 	case custody.Enqueue:
 		n.enqueue(*e)
 	case custody.Pushed:
-		n.pushed(e.Ref)
+		n.pushed(e.Conn, e.Ref)
 	}
 }
 
 // deliver writes to a recipient, after a last check that must never fail: revocation detaches the
-// session from custody first.
+// session from custody first. Consent that expired this second is no such failure. [P-17]
 func (n *Node) deliver(e *custody.Effect) {
 	s := n.byConn[e.Conn]
 	if s == nil {
 		return
 	}
 	if e.Topic.Kind != wire.TopicReply && !s.allowed().Receive() {
-		n.counts.PostRevocation++
+		if !consent.UnpackAccess(s.access.Load()).Receive() {
+			n.counts.PostRevocation++
+		}
 		return
 	}
 	n.write(s, e.Topic, e.PacketID, false, e.Payload)
@@ -250,13 +268,16 @@ func (n *Node) subscribe(s *session, pk packets.Packet) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var granted []wire.Topic
+	watches := n.presence.Watches(presence.Conn(s.conn))
 	for _, f := range pk.Filters {
-		t, code := n.maySubscribe(s, f.Filter)
+		t, code := n.maySubscribe(s, f.Filter, watches)
 		if code != wire.OK {
 			codes = append(codes, n.suback(s, code))
 			continue
 		}
-		granted = append(granted, t)
+		if granted = append(granted, t); t.Kind == wire.TopicPresence {
+			watches++
+		}
 		codes = append(codes, min(f.Qos, 1))
 	}
 	n.scratch = appendSuback(n.scratch[:0], s.v5, pk.PacketID, codes)
@@ -266,7 +287,7 @@ func (n *Node) subscribe(s *session, pk packets.Packet) {
 	}
 }
 
-func (n *Node) maySubscribe(s *session, filter string) (wire.Topic, wire.Code) {
+func (n *Node) maySubscribe(s *session, filter string, watches int) (wire.Topic, wire.Code) {
 	t, err := wire.ParseTopic(filter)
 	if err != nil {
 		return t, wire.NotAllowed
@@ -274,7 +295,9 @@ func (n *Node) maySubscribe(s *session, filter string) (wire.Topic, wire.Code) {
 	code := s.allowed().Subscribe(s.self, t)
 	switch {
 	case code != wire.OK:
-	case t.Kind == wire.TopicPresence && n.presence.Watches(presence.Conn(s.conn)) >= maxWatches:
+	case s.over.Load():
+		code = wire.TakenOver
+	case t.Kind == wire.TopicPresence && watches >= maxWatches:
 		code = wire.OverQuota
 	case t.Kind == wire.TopicBundle && t.ID != s.self.ID && !n.quotas.Bundle(time.Now(), s.self.ID):
 		code = wire.OverQuota

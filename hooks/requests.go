@@ -29,8 +29,15 @@ func (n *Node) request(s *session, kind wire.TopicKind, pk packets.Packet) {
 		return
 	}
 	n.call(func(ctx context.Context) {
-		defer s.calls.Add(-1)
+		answered := false
+		defer func() {
+			s.calls.Add(-1)
+			if !answered { // a panic: the connection could not tell what became of its request
+				n.end(s, wire.Unavailable)
+			}
+		}()
 		code, body := n.handle(ctx, s, kind, req.Body)
+		answered = true
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.reply(s, wire.Answer{Request: req.ID, Code: code, Body: body}.Marshal())
@@ -50,6 +57,9 @@ func (n *Node) handle(ctx context.Context, s *session, kind wire.TopicKind, body
 		token := n.addressToken(s)
 		return n.relay(ctx, wire.SubjectEnrol, append(token[:], body...))
 	case wire.TopicQuery:
+		if code := s.may(wire.Topic{Kind: kind}); code != wire.OK { // consent may have ended meanwhile
+			return code, nil
+		}
 		return n.relay(ctx, wire.SubjectLookup, append(slices.Clone(s.self.ID[:]), body...))
 	}
 	return wire.NotAllowed, nil
@@ -111,7 +121,7 @@ func (n *Node) fallback(s *session, topic wire.Topic, pk packets.Packet) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if code := s.allowed().Publish(s.self, topic); code != wire.OK {
+	if code := s.may(topic); code != wire.OK {
 		n.puback(s, pk.PacketID, code)
 		return
 	}
@@ -146,7 +156,27 @@ func (n *Node) enqueue(e custody.Effect) {
 	if s := n.byID[e.Sender]; s != nil {
 		n.listen(s, p)
 	}
-	n.call(func(ctx context.Context) { n.resolve(e.Ref, n.store(ctx, p, e)) })
+	h := n.storing[e.Sender]
+	if h == nil {
+		h = &storing{done: make(chan struct{})}
+		n.storing[e.Sender] = h
+	}
+	h.n++
+	n.call(func(ctx context.Context) {
+		defer n.stored(e.Sender)
+		n.resolve(e.Ref, n.store(ctx, p, e))
+	})
+}
+
+// stored counts one job of an ID out: the queue has it or does not.
+func (n *Node) stored(id wire.ID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := n.storing[id]
+	if h.n--; h.n == 0 {
+		delete(n.storing, id)
+		close(h.done)
+	}
 }
 
 func (n *Node) store(ctx context.Context, p wire.Pseudonym, e custody.Effect) wire.Code {
@@ -233,24 +263,36 @@ func (n *Node) pushOutcome(s *session, p wire.Pseudonym, o wire.Outcome) {
 	if !s.attached {
 		return
 	}
+	for _, under := range s.outcomes {
+		if under == (storedOutcome{p, o}) { // taken over from the session before
+			return
+		}
+	}
 	n.lastRef++
 	ref := n.lastRef
 	dst, ok := n.custody.Push(n.effects[:0], s.conn, custody.Push{
 		Topic: wire.Topic{Kind: wire.TopicReply}, Payload: o.Marshal(), Ref: ref,
 	})
+	if ok && s.outcomes == nil {
+		s.outcomes = map[uint64]storedOutcome{}
+	}
 	if ok {
-		n.outcomes[ref] = storedOutcome{p, o}
+		s.outcomes[ref] = storedOutcome{p, o}
 	}
 	n.perform(dst)
 }
 
 // pushed runs when a handset has acknowledged a push. Callers hold n.mu.
-func (n *Node) pushed(ref uint64) {
-	o, ok := n.outcomes[ref]
-	if !ok {
+func (n *Node) pushed(c custody.Conn, ref uint64) {
+	s := n.byConn[c]
+	if s == nil {
 		return
 	}
-	delete(n.outcomes, ref)
+	o, ok := s.outcomes[ref]
+	if !ok || n.cfg.Outcomes == nil {
+		return
+	}
+	delete(s.outcomes, ref)
 	n.call(func(ctx context.Context) {
 		if err := n.cfg.Outcomes.Done(ctx, o.sender, o.outcome); err != nil {
 			n.cfg.Log.Warn("acknowledged outcome not removed: it will be sent again", "error", err)

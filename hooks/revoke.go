@@ -18,9 +18,9 @@ func (n *Node) record(ctx context.Context, s *session, raw []byte) (wire.Code, [
 	arrived := time.Now()
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	for range 4 {
-		code, body, err := n.tryRecord(ctx, s, raw)
-		if errors.Is(err, consent.ErrConflict) {
+	for range 4 { // a lost race with another change of the same state is tried again
+		code, body, again := n.tryRecord(ctx, s, raw)
+		if again {
 			continue
 		}
 		if code == wire.OK && len(raw) == wire.ConsentLen && raw[13] == 0 {
@@ -31,58 +31,72 @@ func (n *Node) record(ctx context.Context, s *session, raw []byte) (wire.Code, [
 	return wire.Unavailable, nil
 }
 
-func (n *Node) tryRecord(ctx context.Context, s *session, raw []byte) (wire.Code, []byte, error) {
-	now := time.Now()
+// tryRecord decides from what is stored now, not from what the connection was told: another
+// connection of the ID may have changed it.
+func (n *Node) tryRecord(ctx context.Context, s *session, raw []byte) (code wire.Code, body []byte, again bool) {
+	now, seen := time.Now(), n.changed(s.self.ID)
 	stored, err := n.cfg.Store.Load(ctx, s.self.ID)
 	if err != nil {
-		return wire.Unavailable, nil, nil
+		return wire.Unavailable, nil, false
 	}
 	next, changed, err := stored.WithRecord(raw, now)
-	if err != nil {
-		code := codeOf(err)
+	if code = codeOf(err); err != nil {
 		if code == wire.StaleRecord {
-			return code, binary.BigEndian.AppendUint32(nil, stored.Seq), nil
+			body = binary.BigEndian.AppendUint32(nil, stored.Seq)
 		}
-		return code, nil, nil
+		return code, body, false
 	}
 	if changed {
 		next = next.WithReceipt(wire.NewReceipt(n.cfg.Receipt, raw, now))
 		if next.Revision, err = n.cfg.Store.Save(ctx, s.self.ID, next); err != nil {
-			return wire.Unavailable, nil, err
+			return wire.Unavailable, nil, errors.Is(err, consent.ErrConflict)
 		}
 	}
-	if err := n.apply(ctx, s, next, now); err != nil {
-		return wire.Unavailable, nil, nil
+	if !n.apply(s, next, seen, now) {
+		return wire.Unavailable, nil, true
 	}
-	return wire.OK, next.Receipt.Marshal(), nil
+	n.route(s.self)
+	if !consent.AccessOf(next, now).Scopes.Has(wire.ScopeGateway) && n.cancelJobs(ctx, s.self.ID) != nil {
+		return wire.Unavailable, nil, false
+	}
+	return wire.OK, next.Receipt.Marshal(), false
 }
 
-// apply makes a stored state true: what it no longer allows has ended when apply returns.
-// Callers hold s.changing.
-func (n *Node) apply(ctx context.Context, s *session, next consent.State, now time.Time) error {
+// apply makes a stored state true for its ID's newest session, which need not be s: what it no
+// longer allows has ended when apply returns, but for SMS jobs. It reports false, and nothing
+// happens, if the state may have changed again since seen was read.
+func (n *Node) apply(s *session, next consent.State, seen uint64, now time.Time) bool {
 	n.mu.Lock()
-	s.setState(next, now)
-	a := s.allowed()
+	defer n.mu.Unlock()
+	id := s.self.ID
+	if *n.change(id) != seen {
+		return false
+	}
+	*n.change(id)++
+	a := consent.AccessOf(next, now)
+	current := n.byID[id]
+	if current != nil {
+		current.grant(next, now)
+	}
 	if !a.Receive() {
-		n.cutLocked(s)
-	} else if !s.attached && n.byID[s.self.ID] == s {
-		n.attachCustody(s)
+		n.cutLocked(s.self, s.gen)
 	}
 	if !a.Listed {
-		delete(n.bundles, s.self.ID)
+		delete(n.bundles, id)
 	}
-	n.presenceLocked(s, a)
+	if current != nil {
+		n.serveLocked(current, a)
+	}
 	n.arm()
-	n.mu.Unlock()
-	n.claim(s)
-	if a.Scopes.Has(wire.ScopeGateway) {
-		return nil
-	}
-	return n.cancelJobs(ctx, s.self.ID)
+	return true
 }
 
-// presenceLocked shows or hides the owner according to its access. Callers hold n.mu.
-func (n *Node) presenceLocked(s *session, a consent.Access) {
+// serveLocked attaches the newest session of an ID, and shows or hides it, according to its
+// access. Callers hold n.mu.
+func (n *Node) serveLocked(s *session, a consent.Access) {
+	if a.Receive() && !s.attached {
+		n.attachCustody(s)
+	}
 	switch {
 	case a.Receive() && !s.shown:
 		n.admitLocked(s)
@@ -92,29 +106,41 @@ func (n *Node) presenceLocked(s *session, a consent.Access) {
 	}
 }
 
-// cutLocked ends everything from and to a session's ID: its presence, its watches, what is in
-// flight, its bundle. Callers hold n.mu. [C-revoke]
-func (n *Node) cutLocked(s *session) {
-	if s.shown {
-		s.shown = false
-		n.show(n.presence.Clear(n.shows[:0], s.self.Tag))
+// cutLocked ends everything from and to an ID: its presence, that of a session which has just ended
+// included, its watches, what is in flight, its bundle. Sessions that were taken over have nothing
+// left of these. Callers hold n.mu. [C-revoke]
+func (n *Node) cutLocked(self consent.Self, gen uint32) {
+	delete(n.bundles, self.ID)
+	n.show(n.presence.Clear(n.shows[:0], self.Tag))
+	if gen > 0 {
+		n.show(n.presence.Clear(n.shows[:0], wire.MakeTag(n.cfg.TagKey, self.ID, gen-1)))
 	}
-	delete(n.bundles, s.self.ID)
-	for conn, o := range n.byConn { // revocation is rare; the newest connection is not always the only one
-		if o.self.ID != s.self.ID {
-			continue
+	if s := n.byID[self.ID]; s != nil {
+		if s.self.Tag != self.Tag {
+			n.show(n.presence.Clear(n.shows[:0], s.self.Tag))
 		}
-		n.presence.Drop(presence.Conn(conn))
-		o.attached = false
-		n.perform(n.custody.Withdraw(n.effects[:0], conn))
+		s.shown, s.attached, s.outcomes = false, false, nil
+		n.presence.Drop(presence.Conn(s.conn))
+		n.perform(n.custody.Withdraw(n.effects[:0], s.conn))
 	}
-	n.perform(n.custody.Revoke(n.effects[:0], s.self.ID))
+	n.perform(n.custody.Revoke(n.effects[:0], self.ID))
 }
 
-// cancelJobs takes back every queued SMS job of an ID that no SMSC has yet. [C-revoke] [F-10]
+// cancelJobs takes back every queued SMS job of an ID that no SMSC has yet, those included that are
+// on their way into the queue: none begins any more, and it waits for them. [C-revoke] [F-10]
 func (n *Node) cancelJobs(ctx context.Context, id wire.ID) error {
 	if n.cfg.Jobs == nil || id.IsZero() {
 		return nil
+	}
+	n.mu.Lock()
+	h := n.storing[id]
+	n.mu.Unlock()
+	if h != nil {
+		select {
+		case <-h.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	today := day(time.Now())
 	return n.cfg.Jobs.CancelAll(ctx, []wire.Pseudonym{n.pseudonym(id, today), n.pseudonym(id, today-1)})

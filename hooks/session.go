@@ -3,6 +3,8 @@ package hooks
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,30 +17,34 @@ import (
 	"bluejay/wire"
 )
 
-// session is one live connection. Invariants: it is in Node.byConn from the CONNACK until detach;
-// in Node.byID while it is its ID's newest; attached says whether custody delivers to it, which is
-// so exactly while its user consents to messaging.
+// session is one live connection. Invariants: it is in Node.byConn from before the CONNACK until
+// detach; in Node.byID while it is its ID's newest, else over; attached says whether custody
+// delivers to it, which is so exactly while it is the newest and its user consents to messaging.
 type session struct {
 	conn   custody.Conn // also the epoch of its presence
 	cl     *mqtt.Client
 	net    *queuedConn
 	self   consent.Self // zero ID: enrolment only
 	gen    uint32
+	seq    uint32 // stored when it connected, for the welcome
+	cert   int64  // Unix seconds, the end of the certificate it connected with
 	v5     bool
 	window int
 
 	access atomic.Uint32 // consent.Access
-	until  atomic.Int64  // Unix seconds; access must be worked out again after it
+	until  atomic.Int64  // Unix seconds; only Enrolled is left of access after it; 0 is never
+	over   atomic.Bool   // a newer connection of the ID took over; set under Node.mu
 	calls  atomic.Int32  // requests under way
 
 	changing sync.Mutex // held across a change of consent, store included
-	seq      uint32     // of the stored consent record when the session began
 
 	// Under Node.mu.
+	opened     bool // CONNACK and welcome are queued
 	attached   bool
 	shown      bool // presence was turned blue by this session
 	wantsKey   bool
-	inflight   int // own publishes not yet answered
+	pending    []uint16 // packet ids of own publishes not yet answered
+	outcomes   map[uint64]storedOutcome
 	pseudonyms []wire.Pseudonym
 }
 
@@ -48,23 +54,34 @@ const maxCalls = 8
 // allowed is the connection's access now; it does not allocate.
 func (s *session) allowed() consent.Access {
 	if u := s.until.Load(); u != 0 && time.Now().Unix() > u {
-		return consent.Access{Enrolled: consent.UnpackAccess(s.access.Load()).Enrolled}
+		return consent.Access{Enrolled: time.Now().Unix() <= s.cert}
 	}
 	return consent.UnpackAccess(s.access.Load())
 }
 
-// setState makes st what the connection acts on; the state itself stays in the store, because an
-// idle handset must be small. Callers hold s.changing or own s alone.
-func (s *session) setState(st consent.State, now time.Time) {
-	s.seq = st.Seq
+// may decides whether the connection may publish to a topic now. One that was taken over may not:
+// a consent that ends is taken from the newest connection. [C-revoke]
+func (s *session) may(t wire.Topic) wire.Code {
+	if s.over.Load() {
+		return wire.TakenOver
+	}
+	return s.allowed().Publish(s.self, t)
+}
+
+// grant makes st what the connection acts on; the state itself stays in the store, because an idle
+// handset must be small.
+func (s *session) grant(st consent.State, now time.Time) {
 	s.access.Store(consent.AccessOf(st, now).Pack())
 	s.until.Store(expiryOf(st))
 }
 
 // expiryOf is when the access of a state ends by itself, in Unix seconds; 0 is never.
 func expiryOf(st consent.State) int64 {
-	if st.Cert == nil || st.Record == nil {
+	switch {
+	case st.Cert == nil:
 		return 0
+	case st.Record == nil:
+		return st.Cert.NotAfter().Unix()
 	}
 	return min(st.Cert.NotAfter().Unix(), int64(st.Record.ExpiresAt))
 }
@@ -151,16 +168,58 @@ func (n *Node) end(s *session, code wire.Code) {
 //go:noinline
 func (n *Node) loop(s *session, r *bufio.Reader) {
 	for !s.cl.Closed() {
-		if s.net.SetReadDeadline(time.Now().Add(patience(s.cl.State.Keepalive))) != nil {
-			return
-		}
-		if _, err := r.Peek(1); err != nil {
-			return
+		silent := time.Now().Add(patience(s.cl.State.Keepalive))
+		for {
+			by := n.lapse(s, silent)
+			if s.net.SetReadDeadline(by) != nil {
+				return
+			}
+			_, err := r.Peek(1)
+			if err == nil {
+				break
+			}
+			if !by.Before(silent) || !errors.Is(err, os.ErrDeadlineExceeded) {
+				return
+			}
 		}
 		if !n.step(s, r) {
 			return
 		}
 	}
+}
+
+// lapse ends what a session may not do any more because its consent record or its certificate has
+// expired: as if withdrawn, but its queued SMS jobs go their way. It returns until when to wait for
+// the next packet: silent, or the next such end. [P-17]
+//
+//go:noinline
+func (n *Node) lapse(s *session, silent time.Time) time.Time {
+	end := s.until.Load()
+	if now := time.Now().Unix(); end != 0 && now > end {
+		n.lapsed(s, end)
+		end = s.until.Load()
+	}
+	if t := time.Unix(end+1, 0); end != 0 && t.Before(silent) {
+		return t
+	}
+	return silent
+}
+
+func (n *Node) lapsed(s *session, end int64) {
+	n.mu.Lock()
+	if s.until.Load() == end { // else a new record has come
+		left := consent.Access{Enrolled: time.Now().Unix() <= s.cert}
+		s.access.Store(left.Pack())
+		if s.until.Store(s.cert); !left.Enrolled {
+			s.until.Store(0) // nothing is left that could end
+		}
+		if n.byID[s.self.ID] == s {
+			n.cutLocked(s.self, s.gen)
+		}
+		n.arm()
+	}
+	n.mu.Unlock()
+	n.route(s.self)
 }
 
 // maxKeepalive is the longest keep alive, in seconds. [M-12]

@@ -75,7 +75,7 @@ func newRegistrar(t *testing.T, b *bridge.Bridge) (*registrar.Registrar, registr
 	_, root, err2 := ed25519.GenerateKey(nil)
 	voprf, err3 := blind.GenerateServerKey()
 	secret, err4 := envelope.GenerateRegistrarSecret()
-	var key latestKey
+	key := newLatestKey()
 	if err := errors.Join(err1, err2, err3, err4, b.WatchWorkerKey(key.set)); err != nil {
 		t.Fatal(err)
 	}

@@ -106,7 +106,7 @@ func (c *nodeConfig) flags(f *pflag.FlagSet) {
 // load layers file, environment and flags over the defaults already in c.
 func (c *nodeConfig) load(file string, flags *pflag.FlagSet) error {
 	given := map[string]string{}
-	flags.Visit(func(f *pflag.Flag) { given[f.Name] = strings.Trim(f.Value.String(), "[]") })
+	flags.Visit(func(f *pflag.Flag) { given[f.Name] = value(f) })
 	if file != "" {
 		if err := readConfig(file, c); err != nil {
 			return err
@@ -125,6 +125,14 @@ func (c *nodeConfig) load(file string, flags *pflag.FlagSet) error {
 		}
 	})
 	return errors.Join(append(errs, c.check())...)
+}
+
+// value is what set takes: a list without the brackets that it prints itself with.
+func value(f *pflag.Flag) string {
+	if list, ok := f.Value.(pflag.SliceValue); ok {
+		return strings.Join(list.GetSlice(), ",")
+	}
+	return f.Value.String()
 }
 
 // set replaces a flag's value; a list is replaced, not appended to.
@@ -171,6 +179,11 @@ func (c *nodeConfig) check() error {
 	for _, r := range c.Roles {
 		if !slices.Contains(bridge.Roles(), bridge.Role(r)) {
 			return fmt.Errorf("roles: %q is none of broker, registrar, worker", r)
+		}
+	}
+	for name, d := range map[string]duration{"deadline": c.Deadline, "grey-min": c.GreyMin, "grey-max": c.GreyMax} {
+		if d > 0 && d < duration(time.Millisecond) { // the file's decoder takes a bare number for nanoseconds
+			return fmt.Errorf("%s: %s is below a millisecond; give a unit, like 20s", name, &d)
 		}
 	}
 	var level slog.Level

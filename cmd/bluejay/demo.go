@@ -221,22 +221,22 @@ func (d *demo) close() {
 			p.relay.close()
 		}
 	}
-	d.stopNode()
+	_ = d.stopNode()
 	if d.smsc != nil {
 		d.smsc.Close()
 	}
 }
 
 // stopNode ends the node by ending its input, and waits for it.
-func (d *demo) stopNode() {
+func (d *demo) stopNode() error {
 	if d.node == nil || d.in == nil {
-		return
+		return nil
 	}
 	_ = d.in.Close()
 	kill := time.AfterFunc(stopTime, func() { _ = d.node.Process.Kill() })
-	_ = d.node.Wait()
-	kill.Stop()
+	defer kill.Stop()
 	d.in = nil
+	return d.node.Wait()
 }
 
 // beforeConsent uses a phone whose user has agreed to nothing: reads the notice, adds a contact,
@@ -463,7 +463,9 @@ func (d *demo) scan(ctx context.Context) error {
 	for _, p := range d.people {
 		_ = p.phone.Disconnect(ctx)
 	}
-	d.stopNode()
+	if err := d.stopNode(); err != nil {
+		return fmt.Errorf("the node did not end well: %w: see its log (run the demo with --keep DIR)", err)
+	}
 	texts := []string{demoIP, demoViaSMS}
 	control, err := plant(filepath.Join(d.dir, "control"), demoNumbers["alice"], demoIP)
 	if err != nil {

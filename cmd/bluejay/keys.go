@@ -43,6 +43,13 @@ const (
 	filePins    = "pins.json"
 )
 
+// Sizes of keys that are just random, in bytes.
+const (
+	sizeTag    = 32
+	sizeNumber = 32
+	sizeNATS   = 24
+)
+
 var b64 = base64.RawURLEncoding
 
 // keyDir is the folder of one role's keys.
@@ -62,20 +69,39 @@ func (d keyDir) read(name string) ([]byte, error) {
 	return v, nil
 }
 
-func (d keyDir) seed(name string) (ed25519.PrivateKey, error) {
+// exactly reads a key of a known size.
+func (d keyDir) exactly(name string, size int) ([]byte, error) {
 	b, err := d.read(name)
+	if err == nil && len(b) != size {
+		return nil, fmt.Errorf("key file %s: %d bytes where %d are due", d.path(name), len(b), size)
+	}
+	return b, err
+}
+
+func (d keyDir) seed(name string) (ed25519.PrivateKey, error) {
+	b, err := d.exactly(name, ed25519.SeedSize)
 	if err != nil {
 		return nil, err
-	}
-	if len(b) != ed25519.SeedSize {
-		return nil, fmt.Errorf("key file %s: %d bytes where %d are due", d.path(name), len(b), ed25519.SeedSize)
 	}
 	return ed25519.NewKeyFromSeed(b), nil
 }
 
 func (d keyDir) password() (string, error) {
-	b, err := d.read(fileNATS)
+	b, err := d.exactly(fileNATS, sizeNATS)
 	return b64.EncodeToString(b), err
+}
+
+// parsed reads a key that has a form of its own. What parse says could repeat a part of the key.
+func parsed[K any](d keyDir, name string, parse func([]byte) (K, error)) (K, error) {
+	var k K
+	b, err := d.read(name)
+	if err != nil {
+		return k, err
+	}
+	if k, err = parse(b); err != nil {
+		return k, fmt.Errorf("key file %s: not a key of this kind", d.path(name))
+	}
+	return k, nil
 }
 
 func (d keyDir) write(name string, value []byte) error {
@@ -115,7 +141,10 @@ func initKeys(dir, broker string) error {
 	pins := handset.Pins{Broker: broker}
 	steps := []func(string, *handset.Pins) error{initNATS, initBroker, initRegistrar, initWorker}
 	for _, step := range steps {
-		if err := step(dir, &pins); err != nil {
+		switch err := step(dir, &pins); {
+		case errors.Is(err, fs.ErrExist):
+			return fmt.Errorf("this directory has keys already, and nothing is made over them: %w", err)
+		case err != nil:
 			return fmt.Errorf("making keys: %w", err)
 		}
 	}
@@ -134,7 +163,7 @@ func initNATS(dir string, _ *handset.Pins) error {
 	users := map[string]string{}
 	for _, r := range bridge.Roles() {
 		d := rolesDir(dir, r)
-		if err := d.write(fileNATS, random(24)); err != nil {
+		if err := d.write(fileNATS, random(sizeNATS)); err != nil {
 			return err
 		}
 		password, err := d.password()
@@ -156,13 +185,11 @@ func initNATS(dir string, _ *handset.Pins) error {
 
 // natsUsers reads what initNATS gave the broker.
 func natsUsers(d keyDir) ([]broker.NATSUser, error) {
-	b, err := d.read(fileUsers)
+	hashes, err := parsed(d, fileUsers, func(b []byte) (users map[string]string, err error) {
+		return users, json.Unmarshal(b, &users)
+	})
 	if err != nil {
 		return nil, err
-	}
-	var hashes map[string]string
-	if err := json.Unmarshal(b, &hashes); err != nil {
-		return nil, fmt.Errorf("key file %s: %w", d.path(fileUsers), err)
 	}
 	var users []broker.NATSUser
 	for _, r := range bridge.Roles() {
@@ -195,7 +222,7 @@ func initBroker(dir string, pins *handset.Pins) error {
 		return err
 	}
 	pins.Receipt = []wire.PublicKey{receipt}
-	return d.write(fileTag, random(32))
+	return d.write(fileTag, random(sizeTag))
 }
 
 func initRegistrar(dir string, pins *handset.Pins) (err error) {
@@ -219,5 +246,5 @@ func initRegistrar(dir string, pins *handset.Pins) (err error) {
 }
 
 func initWorker(dir string, _ *handset.Pins) error {
-	return rolesDir(dir, bridge.RoleWorker).write(fileNumber, random(32))
+	return rolesDir(dir, bridge.RoleWorker).write(fileNumber, random(sizeNumber))
 }

@@ -108,17 +108,22 @@ func (r *relay) up(c *relayed) {
 			return
 		}
 		r.bytes.Add(int64(len(p)))
-		if kind, _ := publishOf(p); kind != 0 {
-			r.mu.Lock()
-			r.published[kind] = p
-			r.mu.Unlock()
-		}
+		r.sees(p)
 		c.mu.Lock()
 		_, err = c.node.Write(p)
 		c.mu.Unlock()
 		if err != nil {
 			return
 		}
+	}
+}
+
+// sees keeps a publish that could be repeated: without QoS there is no packet id to change.
+func (r *relay) sees(p []byte) {
+	if kind, _ := publishOf(p); kind != 0 && p[0]&6 != 0 {
+		r.mu.Lock()
+		r.published[kind] = p
+		r.mu.Unlock()
 	}
 }
 
@@ -131,20 +136,28 @@ func (r *relay) down(c *relayed) {
 			return
 		}
 		r.bytes.Add(int64(len(p)))
-		kind, body := publishOf(p)
-		switch {
-		case p[0] == 0x40 && binary.BigEndian.Uint16(p[2:]) >= repeatID:
-			r.answers.Add(1)
+		if r.keepsBack(p) {
 			continue
-		case kind == 'r' && len(body) == 4 && body[0] == 0x56 && binary.BigEndian.Uint16(body[1:]) >= repeatID:
-			continue // the notice ahead of such an answer
-		case kind == 'h' || kind == 'i':
-			r.deliveries.Add(1)
 		}
 		if _, err := c.phone.Write(p); err != nil {
 			return
 		}
 	}
+}
+
+// keepsBack counts what came from the node, and reports whether it answers a repeated publish.
+func (r *relay) keepsBack(p []byte) bool {
+	kind, body := publishOf(p)
+	switch {
+	case p[0] == 0x40 && len(p) == 4 && binary.BigEndian.Uint16(p[2:]) >= repeatID:
+		r.answers.Add(1)
+		return true
+	case kind == 'r' && len(body) == 4 && body[0] == 0x56 && binary.BigEndian.Uint16(body[1:]) >= repeatID:
+		return true // the notice ahead of such an answer
+	case kind == 'h' || kind == 'i':
+		r.deliveries.Add(1)
+	}
+	return false
 }
 
 // repeat sends the newest publish to a kind of topic again, n times, over the phone's own
@@ -169,8 +182,7 @@ func (r *relay) repeatOnce(c *relayed, p []byte) bool {
 	r.lastID++
 	id := r.lastID
 	r.mu.Unlock()
-	q := append([]byte(nil), p...)
-	binary.BigEndian.PutUint16(q[packetIDAt(q):], id)
+	q := renumbered(p, id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, err := c.node.Write(q)
@@ -182,6 +194,13 @@ func (r *relay) newest(kind byte) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.published[kind])
+}
+
+// renumbered is a publish that [relay.sees] kept, under another packet id.
+func renumbered(p []byte, id uint16) []byte {
+	q := append([]byte(nil), p...)
+	binary.BigEndian.PutUint16(q[packetIDAt(q):], id)
+	return q
 }
 
 func (r *relay) close() {
@@ -229,10 +248,10 @@ func packetIDAt(p []byte) int {
 }
 
 // publishOf returns the first letter of the topic and the payload of an MQTT 3.1.1 PUBLISH; 0 if p
-// is none.
+// is none, or has no topic.
 func publishOf(p []byte) (kind byte, payload []byte) {
 	at := topicAt(p)
-	if at == 0 || at >= len(p) {
+	if at == 0 || at >= len(p) || packetIDAt(p) == at {
 		return 0, nil
 	}
 	end := packetIDAt(p)

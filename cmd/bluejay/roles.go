@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -34,6 +35,7 @@ type role struct {
 	http string
 
 	keyed <-chan struct{} // registrar: closed when it has the worker's key
+	ended <-chan struct{} // worker: closed when it gave up by itself; stop then says why
 }
 
 // startRole starts one part in this process, reading only that part's key folder.
@@ -70,7 +72,7 @@ func startBroker(ctx context.Context, c *nodeConfig, log *slog.Logger) (*role, e
 
 func brokerConfig(c *nodeConfig, keys keyDir, pins handset.Pins) (broker.Config, error) {
 	receipt, err1 := keys.seed(fileReceipt)
-	tag, err2 := keys.read(fileTag)
+	tag, err2 := keys.exactly(fileTag, sizeTag)
 	password, err3 := keys.password()
 	users, err4 := natsUsers(keys)
 	tlsConfig, err5 := serverTLS(c)
@@ -132,19 +134,14 @@ func startRegistrar(ctx context.Context, c *nodeConfig, natsURL string, log *slo
 func registrarConfig(keys keyDir) (registrar.Config, error) {
 	cert, err1 := keys.seed(fileCert)
 	root, err2 := keys.seed(fileRoot)
-	v, err3 := keys.read(fileVOPRF)
-	x, err4 := keys.read(fileBox)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
-		return registrar.Config{}, err
-	}
-	voprf, err5 := blind.ParseServerKey(v)
-	box, err6 := envelope.ParseRegistrarSecret(x)
-	return registrar.Config{Cert: cert, Root: root, VOPRF: voprf, Secret: box, KID: 1}, errors.Join(err5, err6)
+	voprf, err3 := parsed(keys, fileVOPRF, blind.ParseServerKey)
+	box, err4 := parsed(keys, fileBox, envelope.ParseRegistrarSecret)
+	return registrar.Config{Cert: cert, Root: root, VOPRF: voprf, Secret: box, KID: 1}, errors.Join(err1, err2, err3, err4)
 }
 
 func startWorker(ctx context.Context, c *nodeConfig, natsURL string, log *slog.Logger) (*role, error) {
 	keys := c.keyDir(bridge.RoleWorker)
-	number, err := keys.read(fileNumber)
+	number, err := keys.exactly(fileNumber, sizeNumber)
 	if err != nil {
 		return nil, err
 	}
@@ -177,12 +174,13 @@ func startWorker(ctx context.Context, c *nodeConfig, natsURL string, log *slog.L
 // runWorker runs w until stop, then closes its connection.
 func runWorker(w *worker.Worker, b *bridge.Bridge) *role {
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Run(ctx) }()
-	return &role{stop: func(stop context.Context) error {
+	done := make(chan struct{})
+	var err error
+	go func() { err = w.Run(ctx); close(done) }()
+	return &role{ended: done, stop: func(stop context.Context) error {
 		cancel()
 		select {
-		case err := <-done:
+		case <-done:
 			return errors.Join(err, b.Close(stop))
 		case <-stop.Done():
 			return errors.Join(stop.Err(), b.Close(stop))
@@ -199,11 +197,34 @@ func newTransport(c *nodeConfig, log *slog.Logger) (sms.Transport, error) {
 	if err != nil || (u.Scheme != "smpp" && u.Scheme != "smpps") || u.Host == "" || u.User == nil {
 		return nil, errors.New("sms: want console, smpp://USER@HOST:PORT or smpps://USER@HOST:PORT")
 	}
-	cfg := sms.SMPPConfig{
-		Name: "smpp", Addr: u.Host, SystemID: u.User.Username(), Password: os.Getenv("BLUEJAY_SMS_PASSWORD"), Log: log,
+	password, err := smsPassword()
+	if err != nil {
+		return nil, err
 	}
+	cfg := sms.SMPPConfig{Name: "smpp", Addr: u.Host, SystemID: u.User.Username(), Password: password, Log: log}
 	if u.Scheme == "smpps" {
 		cfg.TLS = &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}
 	}
 	return sms.NewSMPP(cfg)
+}
+
+// The SMSC's password is in the environment of the command; serve takes it out of the broker's and
+// gives the worker a pipe to read it from.
+const (
+	envPassword   = "BLUEJAY_SMS_PASSWORD"
+	envPasswordFD = "BLUEJAY_SMS_PASSWORD_FD"
+	maxPassword   = 1 << 10
+)
+
+func smsPassword() (string, error) {
+	f := passwordFile()
+	if f == nil {
+		return os.Getenv(envPassword), nil
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(io.LimitReader(f, maxPassword))
+	if err != nil {
+		return "", fmt.Errorf("SMS password: %w", err)
+	}
+	return string(b), nil
 }

@@ -46,8 +46,8 @@ var common = []encoder{
 
 // numberOnly are the encodings only numbers have.
 var numberOnly = []encoder{
-	{"bcd", one(func(s string) []byte { return bcd(s, false) })},
-	{"bcd-swapped", one(func(s string) []byte { return bcd(s, true) })},
+	{"bcd", func(s string) [][]byte { return bcd(s, false) }},
+	{"bcd-swapped", func(s string) [][]byte { return bcd(s, true) }},
 }
 
 func utf16Bytes(s string, low int) []byte {
@@ -95,19 +95,23 @@ func packedForms(s string) [][]byte {
 	return out
 }
 
-// bcd packs digits two to an octet; swapped is the order of SMS addresses (TS 23.040).
-func bcd(s string, swapped bool) []byte {
-	digits := strings.TrimPrefix(s, "+")
-	digits = digits[:len(digits)&^1]
-	b := make([]byte, len(digits)/2)
-	for i := range b {
-		hi, lo := digits[2*i]-'0', digits[2*i+1]-'0'
-		if swapped {
-			hi, lo = lo, hi
+// bcd packs digits two to an octet, beginning in the first half of an octet and in the second,
+// without what neighbours share; swapped is the order of SMS addresses (TS 23.040).
+func bcd(s string, swapped bool) [][]byte {
+	var out [][]byte
+	for half := range 2 {
+		digits := strings.TrimPrefix(s, "+")[half:]
+		b := make([]byte, len(digits)/2)
+		for i := range b {
+			hi, lo := digits[2*i]-'0', digits[2*i+1]-'0'
+			if swapped {
+				hi, lo = lo, hi
+			}
+			b[i] = hi<<4 | lo
 		}
-		b[i] = hi<<4 | lo
+		out = append(out, b)
 	}
-	return b
+	return out
 }
 
 // numberForms are the spellings of a number: international, without plus, national.
@@ -148,12 +152,18 @@ type finding struct {
 	byteEncodings map[string]bool
 }
 
-// scan searches every file below dir for every needle.
+// scan searches every file below dir, and every name, for every needle.
 func scan(dir string, ns []needle) (finding, error) {
 	f := finding{byteEncodings: map[string]bool{}}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+		if err != nil {
 			return err
+		}
+		if path != dir {
+			f.search([]byte(d.Name()), ns, filepath.Dir(path)+": a name in it")
+		}
+		if !d.Type().IsRegular() {
+			return nil
 		}
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -161,24 +171,28 @@ func scan(dir string, ns []needle) (finding, error) {
 		}
 		f.files++
 		f.size += int64(len(b))
-		for _, n := range ns {
-			if bytes.Contains(b, n.bytes) {
-				f.add(n, path)
-			}
-		}
+		f.search(b, ns, path)
 		return nil
 	})
 	return f, err
 }
 
-func (f *finding) add(n needle, path string) {
+func (f *finding) search(b []byte, ns []needle, where string) {
+	for _, n := range ns {
+		if bytes.Contains(b, n.bytes) {
+			f.add(n, where)
+		}
+	}
+}
+
+func (f *finding) add(n needle, where string) {
 	if n.text {
 		f.texts++
 	} else {
 		f.numbers++
 	}
 	f.byteEncodings[n.name] = true
-	f.where = append(f.where, fmt.Sprintf("%s (%s)", path, n.name))
+	f.where = append(f.where, fmt.Sprintf("%s (%s)", where, n.name))
 }
 
 // plant writes a number and a text in every encoding below dir, one file each, and checks that scan
@@ -197,8 +211,11 @@ func plant(dir, number, text string) (found int, err error) {
 					return found, err
 				}
 				total++
-				if f, err := scan(sub, needles([]string{number}, []string{text})); err != nil || !f.byteEncodings[e.name] {
-					return found, fmt.Errorf("the scan misses a planted %s: %w", e.name, err)
+				switch f, err := scan(sub, needles([]string{number}, []string{text})); {
+				case err != nil:
+					return found, err
+				case !f.byteEncodings[e.name]:
+					return found, fmt.Errorf("the scan misses a planted %s", e.name)
 				}
 				found++
 			}

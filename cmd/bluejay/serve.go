@@ -42,6 +42,11 @@ flags' names as keys), in that order.`,
 			if err := c.load(file, cmd.Flags()); err != nil {
 				return err
 			}
+			if roles := c.roles(); roles[0] == bridge.RoleBroker && len(roles) > 1 && !c.OneProcess {
+				if err := hidePassword(); err != nil {
+					return err
+				}
+			}
 			return serve(cmd.Context(), &c, cmd.OutOrStdout())
 		},
 	}
@@ -75,25 +80,28 @@ func (n *node) wait(ctx context.Context) error {
 		keyed = n.keyed[0]
 	}
 	gone := parentGone()
-	select {
-	case <-keyed:
-		_, _ = fmt.Fprintln(n.out, `{"event":"keyed"}`)
-	case <-ctx.Done():
-		return nil
-	case <-gone:
-		return nil
-	case err := <-n.died:
-		return err
-	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-gone:
-		return nil
-	case err := <-n.died:
-		return err // a node without one of its parts promises what it cannot keep
+	for {
+		select {
+		case <-keyed:
+			_, _ = fmt.Fprintln(n.out, `{"event":"keyed"}`)
+			keyed = nil
+		case <-ctx.Done():
+			return nil
+		case <-gone:
+			return nil
+		case err := <-n.died:
+			if ctx.Err() != nil {
+				return nil // Ctrl-C ends the children, too
+			}
+			return err // a node without one of its parts promises what it cannot keep
+		case <-n.ended:
+			return errEnded
+		}
 	}
 }
+
+// errEnded reports a worker in this process that gave up; the shutdown that follows logs why.
+var errEnded = errors.New("the SMS worker has ended; see the log above")
 
 // node is what this command runs: roles in this process and children for the others.
 type node struct {
@@ -104,7 +112,10 @@ type node struct {
 	kids []*child
 	died chan error // a child that ended
 
+	password *os.File // the SMSC's, for the worker only; nil: in the environment or not needed
+
 	keyed []<-chan struct{}
+	ended <-chan struct{} // the worker, if it runs here
 
 	nats, addr, http string
 }
@@ -113,6 +124,7 @@ func (n *node) start(ctx context.Context) error {
 	roles := n.c.roles()
 	n.nats = n.c.NATS
 	if roles[0] == bridge.RoleBroker {
+		n.password = passwordFile()
 		if err := n.ensureKeys(ctx); err != nil {
 			return err
 		}
@@ -140,6 +152,10 @@ func (n *node) waitKeyed(ctx context.Context) error {
 	for _, keyed := range n.keyed {
 		select {
 		case <-keyed:
+		case err := <-n.died:
+			return err
+		case <-n.ended:
+			return errEnded
 		case <-t.C:
 			return errors.New("the registrar has no key of the SMS worker: is its NATS connection up?")
 		case <-ctx.Done():
@@ -171,6 +187,9 @@ func (n *node) startOne(ctx context.Context, r bridge.Role, here bool) error {
 	n.here = append(n.here, p)
 	if p.keyed != nil {
 		n.keyed = append(n.keyed, p.keyed)
+	}
+	if p.ended != nil {
+		n.ended = p.ended
 	}
 	if r == bridge.RoleBroker {
 		n.nats, n.addr, n.http = p.nats, p.addr, p.http
@@ -225,17 +244,16 @@ func (n *node) spawn(r bridge.Role) (*child, error) {
 		return nil, err
 	}
 	args := []string{"serve", "--json", "--roles", string(r), "--nats", n.nats, "--keys", string(rolesDir(n.c.Dir, r)), "--log", n.c.Log}
-	k := &child{role: r, ready: make(chan error, 1), keyed: make(chan struct{})}
+	k := &child{role: r, cmd: exec.Command(self), ready: make(chan error, 1), keyed: make(chan struct{})}
 	env := append(plainEnv(), childEnv+"=1")
 	if r == bridge.RoleWorker {
 		args = append(args, "--sms", n.c.SMS, "--sms-from", n.c.SMSFrom, fmt.Sprintf("--sms-allow-unchecked=%t", n.c.Unchecked))
-		env = append(env, "BLUEJAY_SMS_PASSWORD="+os.Getenv("BLUEJAY_SMS_PASSWORD"))
+		env = append(env, n.givePassword(k)...)
 	}
 	if n.c.NATSCreds != "" {
 		args = append(args, "--nats-creds", n.c.NATSCreds)
 	}
-	k.cmd = exec.Command(self, args...)
-	k.cmd.Env, k.cmd.Stderr = env, os.Stderr
+	k.cmd.Args, k.cmd.Env, k.cmd.Stderr = append(k.cmd.Args, args...), env, os.Stderr
 	if k.stdin, err = k.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -246,11 +264,26 @@ func (n *node) spawn(r bridge.Role) (*child, error) {
 	if err := k.cmd.Start(); err != nil {
 		return nil, err
 	}
+	if len(k.cmd.ExtraFiles) > 0 {
+		_ = n.password.Close() // the worker has it now
+	}
 	k.wg.Go(func() {
 		k.watch(stdout, n.out)
 		n.died <- fmt.Errorf("the %s has ended; see its log above, then start the node again", r)
 	})
 	return k, nil
+}
+
+// givePassword hands the SMSC's password to the worker and returns the variable that tells where it is.
+func (n *node) givePassword(k *child) []string {
+	if n.password != nil {
+		k.cmd.ExtraFiles = []*os.File{n.password}
+		return []string{envPasswordFD + "=3"} // the first after standard input, output and error
+	}
+	if v, ok := os.LookupEnv(envPassword); ok {
+		return []string{envPassword + "=" + v}
+	}
+	return nil
 }
 
 // watch passes a child's output on and tells when it is ready, or has ended.
