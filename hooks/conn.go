@@ -253,20 +253,6 @@ func (c *queuedConn) kill() {
 // kernel does not take).
 func (c *queuedConn) wait() { c.flusher.Wait() }
 
-// setOnClose has f called once when the socket has closed, in the flusher's goroutine; at once if it
-// has. There is one such function; it must not wait.
-func (c *queuedConn) setOnClose(f func()) {
-	c.mu.Lock()
-	late := c.closed
-	if !late {
-		c.onClose = f
-	}
-	c.mu.Unlock()
-	if late {
-		f()
-	}
-}
-
 // connected lifts the deadline until CONNECT; its reader sets one for each silence. [M-13]
 func (c *queuedConn) connected() { _ = c.SetReadDeadline(time.Time{}) }
 

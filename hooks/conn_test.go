@@ -462,3 +462,17 @@ func TestCountersCount(t *testing.T) {
 	_ = c.Close()
 	c.wait()
 }
+
+// setOnClose has f called once when the socket has closed, in the flusher's goroutine; at once if it
+// has. There is one such function; it must not wait.
+func (c *queuedConn) setOnClose(f func()) {
+	c.mu.Lock()
+	late := c.closed
+	if !late {
+		c.onClose = f
+	}
+	c.mu.Unlock()
+	if late {
+		f()
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -80,13 +81,28 @@ func (n *Node) relay(ctx context.Context, subject string, request []byte) (wire.
 // addressToken names a client address towards the registrar for one day, so that enrolments can
 // be limited by address without the registrar learning one. [P-14]
 func (n *Node) addressToken(s *session) [16]byte {
-	host, _, err := net.SplitHostPort(s.net.RemoteAddr().String())
-	if err != nil {
-		host = ""
-	}
+	host := network(s.net.RemoteAddr())
 	m := hmac.New(sha256.New, n.cfg.TagKey)
 	m.Write(wire.LP("bj1 address", []byte(host), binary.BigEndian.AppendUint32(nil, day(time.Now()))))
 	return [16]byte(m.Sum(nil)[:16])
+}
+
+// network is what one subscriber has of an address: an IPv4 address, or the /64 of an IPv6 one. It
+// is "" for what is no IP address.
+func network(a net.Addr) string {
+	at, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return ""
+	}
+	ip := at.Addr().Unmap().WithZone("")
+	if ip.Is4() {
+		return ip.String()
+	}
+	p, err := ip.Prefix(64)
+	if err != nil {
+		return ""
+	}
+	return p.String()
 }
 
 // nextTag tells a device the tag of a generation to come, so that it can announce it. [P-12]

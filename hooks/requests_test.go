@@ -319,3 +319,20 @@ func TestOutcomesFail(t *testing.T) {
 	ph.ack(ph.until("an outcome", func(e event) bool { return e.qos == 1 }))
 	ph.quiet("nothing else")
 }
+
+// [P-14]: who has a /64 has one address.
+func TestNetwork(t *testing.T) {
+	for in, want := range map[string]string{
+		"192.0.2.1:5": "192.0.2.1", "[::ffff:192.0.2.1]:5": "192.0.2.1", "pipe": "",
+		"[2001:db8:1:2:3:4:5:6]:7": "2001:db8:1:2::/64", "[fe80::1%eth0]:7": "fe80::/64",
+	} {
+		if got := network(textAddr(in)); got != want {
+			t.Errorf("%s: %q, want %q", in, got, want)
+		}
+	}
+}
+
+type textAddr string
+
+func (a textAddr) Network() string { return "tcp" }
+func (a textAddr) String() string  { return string(a) }

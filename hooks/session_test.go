@@ -5,15 +5,14 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	mathrand "math/rand/v2"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-	mathrand "math/rand/v2"
 
-	"bluejay/consent"
 	"bluejay/wire"
 )
 

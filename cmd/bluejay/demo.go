@@ -39,7 +39,6 @@ var (
 	demoNumbers = map[string]string{"alice": "+447700900123", "bob": "+447700900456"}
 	demoIP      = "Shall we walk to the sea today?"
 	demoViaSMS  = "Bring the red umbrella, please"
-	demoAfter   = "Nobody ever reads these words"
 )
 
 func demoCmd() *cobra.Command {
