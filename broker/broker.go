@@ -114,13 +114,20 @@ func (b *Broker) startBridge(ctx context.Context) error {
 	return br.EnsureStreams(ctx, b.cfg.Limits)
 }
 
-func (b *Broker) startNode(context.Context) error {
+func (b *Broker) startNode(ctx context.Context) error {
 	var err error
 	jobs, outcomes := b.bridge.Jobs(), b.bridge.Outcomes()
 	var node *hooks.Node
 	router := b.bridge.OpenRouter(func(t wire.Tag, payload []byte, reply func(wire.Code)) {
+		if t == onlyBroker {
+			reply(wire.OK)
+			return
+		}
 		node.Route(t, payload, reply)
 	})
+	if err := alone(ctx, router); err != nil {
+		return err
+	}
 	node, err = hooks.New(hooks.Config{
 		Name: b.cfg.Name, Registrar: b.cfg.Registrar, Receipt: b.cfg.Receipt, TagKey: b.cfg.TagKey,
 		SealSender: b.cfg.SealSender, Store: b.bridge.Store(), Relay: b.bridge, Jobs: jobs, Outcomes: outcomes,
@@ -135,6 +142,23 @@ func (b *Broker) startNode(context.Context) error {
 		return err
 	}
 	return outcomes.Watch(node.Outcome)
+}
+
+// onlyBroker is a tag that no device can have by chance or wish; the broker of a NATS claims it.
+var onlyBroker = wire.Tag{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// ErrSecond reports another broker on the same NATS. Texts would find their way between the two,
+// but a revocation, a takeover, presence and hellos would stop at the broker they reach.
+var ErrSecond = errors.New("broker: another broker runs on this NATS: stop it first; several on one NATS are not supported yet")
+
+// alone claims the NATS for this broker. Two that start in the same moment are not told apart.
+func alone(ctx context.Context, r *bridge.Router) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if code, err := r.Forward(ctx, onlyBroker, []byte{0}); err == nil && code == wire.OK {
+		return ErrSecond
+	}
+	return r.Claim(onlyBroker)
 }
 
 // workerKey passes on a worker key record that the pinned root signed, and no other. [F-2]

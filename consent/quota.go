@@ -12,6 +12,7 @@ import (
 const (
 	NewRecipientsPerDay = 20  // INITs to recipients not written to today
 	HellosPerHour       = 30  // INITs one recipient gets
+	HellosPerPairHour   = 4   // of them from one sender: nobody closes another's lane alone
 	BundlesPerDay       = 60  // key bundles one device fetches
 	CancelsPerDay       = 200 // SMS jobs one device takes back: each leaves a journal entry for a day
 )
@@ -28,7 +29,7 @@ type Quotas struct {
 	key    [32]byte
 	seen   map[[12]byte]struct{} // sender and recipient
 	perDay map[[12]byte]uint16   // sender, bundle reader
-	perHr  map[[12]byte]uint16   // recipient
+	perHr  map[[12]byte]uint16   // recipient; sender and recipient
 }
 
 // NewQuotas returns empty counters; random fills a slice with secret bytes.
@@ -65,10 +66,12 @@ func (q *Quotas) Hello(now time.Time, from, to wire.ID) (sender, deliver bool) {
 		q.perDay[day]++
 		q.seen[pair] = struct{}{}
 	}
-	if q.perHr[hour] >= HellosPerHour {
+	again := q.name('h', from[:], to[:])
+	if q.perHr[hour] >= HellosPerHour || q.perHr[again] >= HellosPerPairHour {
 		return true, false
 	}
 	q.perHr[hour]++
+	q.perHr[again]++
 	return true, true
 }
 

@@ -71,6 +71,20 @@ func TestHellosToARecipient(t *testing.T) {
 	})
 }
 
+// TestHellosOfAPair shows [P-19]: one sender takes at most 4 of a recipient's 30 an hour.
+func TestHellosOfAPair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuotas()
+		for range HellosPerPairHour {
+			expect(t, "a hello", hello(q, 1, 0), "delivered")
+		}
+		expect(t, "one more", hello(q, 1, 0), "dropped in silence")
+		expect(t, "from a friend", hello(q, 2, 0), "delivered")
+		time.Sleep(time.Hour)
+		expect(t, "an hour later", hello(q, 1, 0), "delivered")
+	})
+}
+
 // TestBundlesOfAReader shows that key bundles and hellos are counted apart, by the day.
 func TestBundlesOfAReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -92,11 +92,12 @@ func (c Counts) Difference() int64 {
 	return c.Accepted - c.Delivered - c.Queued - c.Returned - c.InFlight
 }
 
-// Config bounds a Machine. Zero values: 8 s, 32, 256. A Window has at most 32,767.
+// Config bounds a Machine. Zero values: 8 s, 32, 256, 32 KiB. A Window has at most 32,767.
 type Config struct {
 	Deadline   time.Duration // from acceptance to undeliverable
 	Window     int           // unacknowledged messages a session may have at most; also for one that names none
 	MaxWaiting int           // messages that wait for one recipient's window
+	MaxBytes   int           // written to one recipient and not acknowledged: a burst of long texts must not make it look like one that does not read
 }
 
 func (c Config) withDefaults() Config {
@@ -107,6 +108,9 @@ func (c Config) withDefaults() Config {
 		c.Window = 32
 	}
 	c.Window = min(c.Window, maxWindow)
+	if c.MaxBytes == 0 {
+		c.MaxBytes = 32 << 10
+	}
 	if c.MaxWaiting == 0 {
 		c.MaxWaiting = 256
 	}
@@ -169,7 +173,7 @@ func (m *Machine) Attach(s Session) {
 	}
 	n := m.byConn[s.Conn]
 	if n == nil {
-		n = &session{}
+		n = &session{maxBytes: m.cfg.MaxBytes}
 		m.byConn[s.Conn] = n
 	}
 	n.Session, n.ready = s, false
@@ -307,6 +311,7 @@ func (m *Machine) Ack(dst []Effect, c Conn, pid uint16) []Effect {
 	}
 	delete(s.out, pid)
 	s.open--
+	s.bytes -= t.size()
 	t.rcpt, t.pid = nil, 0
 	if t.push {
 		dst = append(dst, Effect{Kind: Pushed, Conn: c, Ref: t.ref})
@@ -315,11 +320,9 @@ func (m *Machine) Ack(dst []Effect, c Conn, pid uint16) []Effect {
 }
 
 func (m *Machine) ackLate(dst []Effect, s *session, pid uint16) []Effect {
-	if acked, lapsed := s.lapsed[pid]; !lapsed || acked {
+	if !s.free(pid) {
 		return dst
 	}
-	s.lapsed[pid] = true
-	s.open--
 	m.counts.Late++
 	return s.drain(dst)
 }
@@ -334,7 +337,8 @@ func (m *Machine) Refuse(dst []Effect, c Conn, pid uint16) []Effect {
 	if t := s.out[pid]; t != nil {
 		dst = m.decide(dst, t, wire.Unreadable)
 	}
-	return m.ackLate(dst, s, pid)
+	s.free(pid)
+	return s.drain(dst)
 }
 
 // Unreadable is the recipient's word that it cannot open a text now in flight to this connection;
@@ -345,8 +349,10 @@ func (m *Machine) Unreadable(dst []Effect, c Conn, id wire.MessageID) []Effect {
 		return dst
 	}
 	for _, t := range s.written() {
-		if !t.push && t.key.Message == id {
+		if pid := t.pid; !t.push && t.key.Message == id {
 			dst = m.decide(dst, t, wire.Unreadable)
+			s.free(pid) // it has been read
+			dst = s.drain(dst)
 		}
 	}
 	return dst

@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
@@ -108,7 +109,7 @@ func TestReservedIDsAreBounded(t *testing.T) {
 
 // TestWindowIsBounded shows that no configuration leaves a session without a free packet id.
 func TestWindowIsBounded(t *testing.T) {
-	p, written := newPair(Config{Window: 1 << 20}), 0
+	p, written := newPair(Config{Window: 1 << 20, MaxBytes: 1 << 30}), 0
 	for i := range maxWindow + 1000 {
 		written += len(p.publish(i)) // Deliver while there is room; then they wait, and too many are told
 		if got := int(p.m.Counts().Returned); got != 0 {
@@ -225,4 +226,39 @@ func publishTo(m *Machine, dst []Effect, a Attempt, now time.Time, i, k int) []E
 	}
 	a.Waiter = Waiter{Conn: sending, PacketID: uint16(k)}
 	return m.Publish(dst, now, a)
+}
+
+// TestWindowInBytes shows that long texts wait for each other's PUBACK, in order, and that one goes
+// whatever its size.
+func TestWindowInBytes(t *testing.T) {
+	p := newPair(Config{MaxBytes: 1100})
+	long := func(i int) []Effect {
+		a := p.a
+		a.Payload = bytes.Repeat([]byte{byte(i)}, 900)
+		a.Key.Message, a.Waiter.PacketID = wire.MessageIDOf(a.Payload), uint16(i)
+		return p.m.Publish(nil, p.now, a)
+	}
+	first := long(1)
+	if len(first) != 1 || len(long(2)) != 0 || len(p.publish(3)) != 0 {
+		t.Fatal("the second long text, and a short one after it, must wait")
+	}
+	e := p.ack(first[0].PacketID)
+	if len(e) != 3 || e[1].Kind != Deliver || len(e[1].Payload) != 900 || e[2].Kind != Deliver {
+		t.Errorf("%d effects after the first PUBACK, want it told and both written", len(e))
+	}
+}
+
+// TestUnreadableFreesItsPlace shows that texts that a recipient cannot open do not use its window
+// up: after more of them than the window holds, a good one is written. [C-1]
+func TestUnreadableFreesItsPlace(t *testing.T) {
+	p := newPair(Config{Window: 4})
+	for i := range 40 {
+		e := p.publish(i)
+		if len(e) != 1 || e[0].Kind != Deliver {
+			t.Fatalf("text %d: %+v", i, e)
+		}
+		if e = p.m.Unreadable(nil, receiving, p.a.Key.Message); len(e) != 1 || e[0].Code != wire.Unreadable {
+			t.Fatalf("unreadable %d: %+v", i, e)
+		}
+	}
 }

@@ -387,6 +387,7 @@ func (o *oracle) unreadable() {
 	var ends map[*item]wire.Code
 	if i.sess == s && i.pid != 0 && i.push == 0 {
 		ends = map[*item]wire.Code{i: wire.Unreadable}
+		delete(s.open, i.pid) // it has been read: its place is free
 	}
 	o.check(o.m.Unreadable(nil, s.conn, wire.MessageIDOf([]byte(i.payload))), ends)
 }

@@ -6,18 +6,25 @@ import (
 	"slices"
 )
 
-// session is a recipient's connection. Invariants: len(out) <= open <= Window; nothing waits while
-// there is room; a packet id is in out or in lapsed or in neither, and is used for a new message
+// session is a recipient's connection. Invariants: len(out) <= open <= Window; bytes is the size of
+// the open messages; nothing waits while there is room for the first that waits; a packet id is in out or in lapsed or in neither, and is used for a new message
 // only if in neither.
 type session struct {
 	Session
-	ready   bool
-	lastPID uint16
-	out     map[uint16]*transfer // written, no outcome yet
-	lapsed  map[uint16]bool      // decided before their PUBACK, which came late if true. [C-2]
-	open    int                  // messages written and not acknowledged, decided or not
-	waiting []*transfer
+	ready    bool
+	lastPID  uint16
+	out      map[uint16]*transfer // written, no outcome yet
+	lapsed   map[uint16]lapse     // decided before their PUBACK [C-2]
+	open     int                  // messages written and not acknowledged, decided or not
+	bytes    int                  // their size; one message goes whatever its size
+	maxBytes int
+	waiting  []*transfer
 }
+
+// lapse is a packet id that stays reserved: the size of its message until the late PUBACK, then -1.
+type lapse int
+
+const acknowledged lapse = -1
 
 // maxWindow and maxLapsed bound the packet ids a session has in use and keeps reserved, so that
 // there is always a free one. A session that let maxLapsed texts lapse is written to no more.
@@ -26,13 +33,16 @@ const (
 	maxLapsed = 1 << 15
 )
 
-func (s *session) room() bool {
-	return s.ready && s.open < s.Window && len(s.lapsed) < maxLapsed
+func (s *session) room(t *transfer) bool {
+	return s.ready && s.open < s.Window && len(s.lapsed) < maxLapsed && (s.bytes == 0 || s.bytes+t.size() <= s.maxBytes)
 }
+
+// size is about what t takes of a connection: its payload, topic and headers.
+func (t *transfer) size() int { return len(t.payload) + 32 }
 
 // drain fills the window from what waits. A transfer decided while it waited is not there. [C-3]
 func (s *session) drain(dst []Effect) []Effect {
-	for len(s.waiting) > 0 && s.room() {
+	for len(s.waiting) > 0 && s.room(s.waiting[0]) {
 		t := s.waiting[0]
 		s.waiting[0] = nil
 		s.waiting = s.waiting[1:]
@@ -55,6 +65,7 @@ func (s *session) send(t *transfer) Effect {
 	}
 	s.out[s.lastPID] = t
 	s.open++
+	s.bytes += t.size()
 	t.rcpt, t.pid = s, s.lastPID
 	return Effect{Kind: Deliver, Conn: s.Conn, PacketID: t.pid, Topic: t.key.Topic, Payload: t.payload}
 }
@@ -77,11 +88,23 @@ func (t *transfer) leave() {
 	default:
 		delete(s.out, t.pid)
 		if s.lapsed == nil {
-			s.lapsed = map[uint16]bool{}
+			s.lapsed = map[uint16]lapse{}
 		}
-		s.lapsed[t.pid] = false
+		s.lapsed[t.pid] = lapse(t.size())
 	}
 	t.rcpt, t.pid = nil, 0
+}
+
+// free gives the place of a decided message back, once; its packet id stays reserved.
+func (s *session) free(pid uint16) bool {
+	size, lapsed := s.lapsed[pid]
+	if !lapsed || size == acknowledged {
+		return false
+	}
+	s.lapsed[pid] = acknowledged
+	s.open--
+	s.bytes -= int(size)
+	return true
 }
 
 // written lists what is in the window, in the order of sending: packet ids rise, and the one after

@@ -93,7 +93,7 @@ func (m *Machine) refer(t *transfer) uint64 {
 // give writes t to s, or lets it wait for the window; a recipient for whom too much waits already
 // is not reachable.
 func (m *Machine) give(dst []Effect, s *session, t *transfer) []Effect {
-	if s.room() {
+	if len(s.waiting) == 0 && s.room(t) {
 		return append(dst, s.send(t))
 	}
 	if len(s.waiting) >= m.cfg.MaxWaiting {

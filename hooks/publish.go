@@ -52,17 +52,29 @@ func (n *Node) answer(s *session, pid uint16, code wire.Code) {
 	n.puback(s, pid, code)
 }
 
-// begin notes a publish whose answer comes later; false means too many are unanswered. One that is
-// sent again under its packet id is answered once, and counts once. Callers hold n.mu.
-func (n *Node) begin(s *session, pid uint16) bool {
-	switch {
-	case slices.Contains(s.pending, pid):
-	case len(s.pending) >= receiveMaximum:
-		n.puback(s, pid, wire.OverQuota)
-		return false
-	default:
-		s.pending = append(s.pending, pid)
+// unanswered is a publish whose answer comes later.
+type unanswered struct {
+	pid     uint16
+	message wire.MessageID
+}
+
+// begin notes a publish whose answer comes later; false means it goes no further: too many are
+// unanswered, or its packet id is in use for something else, which ends the connection
+// ([MQTT-2.2.1-3]). Sent again as it was, it is answered once and counts once. Callers hold n.mu.
+func (n *Node) begin(s *session, p unanswered) bool {
+	for _, q := range s.pending {
+		if q.pid == p.pid {
+			if q != p {
+				n.wg.Go(func() { n.end(s, wire.NotAllowed) })
+			}
+			return q == p
+		}
 	}
+	if len(s.pending) >= receiveMaximum {
+		n.puback(s, p.pid, wire.OverQuota)
+		return false
+	}
+	s.pending = append(s.pending, p)
 	return true
 }
 
@@ -72,7 +84,7 @@ func (n *Node) tell(e *custody.Effect) {
 	if s == nil {
 		return
 	}
-	if i := slices.Index(s.pending, e.PacketID); i >= 0 {
+	if i := slices.IndexFunc(s.pending, func(u unanswered) bool { return u.pid == e.PacketID }); i >= 0 {
 		last := len(s.pending) - 1
 		s.pending[i], s.pending = s.pending[last], s.pending[:last]
 	}
@@ -88,10 +100,11 @@ func (n *Node) text(s *session, topic wire.Topic, pk packets.Packet) {
 		n.puback(s, pk.PacketID, code)
 		return
 	}
-	if !n.begin(s, pk.PacketID) {
+	a := n.attempt(s, topic, pk)
+	if !n.begin(s, unanswered{pk.PacketID, a.Key.Message}) {
 		return
 	}
-	n.perform(n.custody.Publish(n.effects[:0], time.Now(), n.attempt(s, topic, pk)))
+	n.perform(n.custody.Publish(n.effects[:0], time.Now(), a))
 	n.arm()
 }
 

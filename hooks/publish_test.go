@@ -369,7 +369,7 @@ func TestDeafRecipient(t *testing.T) {
 		for n > 0 {
 			from := st.on(st.person(everything), level)
 			for i := range min(n, receiveMaximum) {
-				from.publish(inbox, fmt.Appendf(nil, "%s %d %d", filler[:1000], n, i))
+				from.publish(inbox, fmt.Appendf(nil, "%s %d %d", filler[:900], n, i))
 			}
 			from.quiet("in flight")
 			n -= min(n, receiveMaximum)
@@ -527,19 +527,19 @@ func TestHello(t *testing.T) {
 			return fmt.Sprintf("%+v", from.sync())
 		}
 		want := fmt.Sprintf("%+v", []event{{kind: 4, pid: 9, codes: []byte{}}})
-		for i := range consent.HellosPerHour {
+		for i := range consent.HellosPerPairHour {
 			if got := answers(online, fmt.Appendf(nil, "hello %d", i)); got != want {
 				t.Fatalf("hello %d: %s, want %s", i, got, want)
 			}
 			to.ack(to.receive(online.topic(wire.TopicHello)))
 		}
 		nobody := &person{device: &device{id: wire.ID{1, 2, 3}}}
-		for name, p := range map[string]*person{"over its quota": online, "offline": offline, "nobody": nobody} {
+		for name, p := range map[string]*person{"over the pair's quota": online, "offline": offline, "nobody": nobody} {
 			if got := answers(p, []byte("hello")); got != want {
 				t.Errorf("%s: %s, want %s", name, got, want)
 			}
 		}
-		to.quiet("the recipient over its quota")
+		to.quiet("the recipient of too many hellos")
 		from.told(from.publish(offline.topic('h'), make([]byte, maxHello)), wire.OK, "2 KiB")
 		from.told(from.publish(offline.topic('h'), make([]byte, maxHello+1)), wire.TooLarge, "more than 2 KiB")
 		for i := range consent.NewRecipientsPerDay - 3 {
@@ -658,4 +658,23 @@ func TestLogsSayNothing(t *testing.T) {
 			t.Errorf("the log says too much:\n%s", st.log)
 		}
 	}
+}
+
+// TestPacketIDInUse: a packet id under way may come again only with the same text, which is answered
+// once; with another it ends the connection, or one sender could have any number of texts in flight.
+func TestPacketIDInUse(t *testing.T) {
+	each(t, func(t *testing.T, level byte) {
+		st := newStage(t, ListenConfig{})
+		from, to, open := st.pair(level)
+		from.publishAs(0x32, 9, open, []byte("first"))
+		from.publishAs(0x3a, 9, open, []byte("first")) // DUP
+		to.ack(to.receive(open))
+		from.told(9, wire.OK, "answered once")
+		from.quiet("one answer")
+		from.publishAs(0x32, 9, open, []byte("second"))
+		from.publishAs(0x32, 9, open, []byte("third"))
+		from.closed()
+		to.ack(to.receive(open))
+		to.quiet("the third text")
+	})
 }

@@ -141,10 +141,11 @@ func (n *Node) fallback(s *session, topic wire.Topic, pk packets.Packet) {
 		n.puback(s, pk.PacketID, code)
 		return
 	}
-	if !n.begin(s, pk.PacketID) {
+	a := n.attempt(s, topic, pk)
+	if !n.begin(s, unanswered{pk.PacketID, a.Key.Message}) {
 		return
 	}
-	n.perform(n.custody.Enqueue(n.effects[:0], time.Now(), n.attempt(s, topic, pk)))
+	n.perform(n.custody.Enqueue(n.effects[:0], time.Now(), a))
 	n.arm()
 }
 

@@ -43,7 +43,7 @@ type session struct {
 	attached   bool
 	shown      bool // presence was turned blue by this session
 	wantsKey   bool
-	pending    []uint16 // packet ids of own publishes not yet answered
+	pending    []unanswered // own publishes
 	outcomes   map[uint64]storedOutcome
 	pseudonyms []wire.Pseudonym
 }
