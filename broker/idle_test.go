@@ -80,7 +80,11 @@ func BenchmarkIdle(b *testing.B) {
 		if counts.Sessions != idleHandsets || counts.Blue != idleHandsets {
 			b.Fatalf("%d sessions and %d blue, want %d", counts.Sessions, counts.Blue, idleHandsets)
 		}
-		b.ReportMetric(float64(after-before)/1024/idleHandsets, "KiB/handset")
+		each := float64(after-before) / 1024 / idleHandsets
+		b.ReportMetric(each, "KiB/handset")
+		if each > 10 {
+			b.Errorf("an idle handset takes %.1f KiB, at most 10 are due: did a frame under the parked read grow (KiB-stack above 4)?", each)
+		}
 		b.ReportMetric(float64(heapAfter-heap)/1024/idleHandsets, "KiB-heap/handset")
 		b.ReportMetric(float64(stackAfter-stack)/1024/idleHandsets, "KiB-stack/handset")
 		b.ReportMetric(float64(after)/(1<<20), "MiB-RSS")

@@ -23,19 +23,41 @@ const readBuffer = 96
 // Serve drives one accepted connection until it ends. It never returns while the connection's
 // goroutine is needed, and it closes c.
 func (n *Node) Serve(ctx context.Context, c *queuedConn) {
-	defer func() { _ = c.Close() }()
-	if !n.enter() {
-		return
-	}
-	defer n.wg.Done()
-	r := bufio.NewReaderSize(c, readBuffer)
-	s := n.attach(ctx, c, r)
+	s, r := n.welcome(ctx, c)
 	if s == nil {
 		return
 	}
-	defer n.detach(s) // also when the loop panics [M-15]
-	c.connected()
+	defer n.leave(s) // also when the loop panics [M-15]
 	n.loop(s, r)
+}
+
+// welcome counts the connection in and attaches it; nil: it is over. It keeps what it needs off the
+// stack of Serve, under which an idle handset is parked.
+//
+//go:noinline
+func (n *Node) welcome(ctx context.Context, c *queuedConn) (s *session, r *bufio.Reader) {
+	if !n.enter() {
+		_ = c.Close()
+		return nil, nil
+	}
+	defer func() {
+		if s == nil {
+			_ = c.Close()
+			n.wg.Done()
+		}
+	}()
+	r = bufio.NewReaderSize(c, readBuffer)
+	if s = n.attach(ctx, c, r); s != nil {
+		c.connected()
+	}
+	return s, r
+}
+
+// leave ends what welcome began.
+func (n *Node) leave(s *session) {
+	defer n.wg.Done()
+	defer func() { _ = s.net.Close() }()
+	n.detach(s)
 }
 
 // attach reads CONNECT and answers it; nil means the connection is over. [P-15]

@@ -140,7 +140,7 @@ separate keys; beside it an SMSC that nobody here wrote. (For the demo an icon t
   Median of {texts}: {ms} ms from Alice's thumb to the SMSC.`,
 	"revoked": `[k✓] Bob comes back and opts out. {silence_ms} ms later it is silent, and only then
   his phone is told so.`,
-	"after_revocation": `[k✓] {attempts} more publishes to Bob, the same bytes that reached him just before ({control_before} of 1):
+	"after_revocation": `[k✓] {attempts} more publishes to Bob, the same bytes that reached him just before ({control_before} of 2):
   {deliveries} arrived.`,
 	"scan": `[k✓] The node is stopped, and all it wrote ({files} files, {bytes} bytes: keys, logs, the NATS store)
   is searched for both numbers and every text in eight encodings: {numbers} numbers, {texts} texts.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -21,6 +23,8 @@ type relay struct {
 	bytes      atomic.Int64
 	deliveries atomic.Int64 // PUBLISH to h/… or i/… towards the phone
 	answers    atomic.Int64 // to repeated publishes
+	pings      atomic.Int64 // of the relay's own, not answered yet
+	pongs      chan struct{}
 
 	mu        sync.Mutex
 	published map[byte][]byte // newest PUBLISH of the phone by kind of topic, as sent
@@ -44,7 +48,7 @@ func newRelay() (*relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &relay{ln: ln, published: map[byte][]byte{}, lastID: repeatID}
+	r := &relay{pongs: make(chan struct{}, 1), ln: ln, published: map[byte][]byte{}, lastID: repeatID}
 	r.wg.Go(r.accept)
 	return r, nil
 }
@@ -136,7 +140,7 @@ func (r *relay) down(c *relayed) {
 			return
 		}
 		r.bytes.Add(int64(len(p)))
-		if r.keepsBack(p) {
+		if r.keepsBack(p) || r.pong(p) {
 			continue
 		}
 		if _, err := c.phone.Write(p); err != nil {
@@ -187,6 +191,40 @@ func (r *relay) repeatOnce(c *relayed, p []byte) bool {
 	defer c.mu.Unlock()
 	_, err := c.node.Write(q)
 	return err == nil
+}
+
+// ping makes a round trip to the node on the phone's connection: what the node had written to the
+// phone before has then been counted.
+func (r *relay) ping(ctx context.Context) error {
+	r.mu.Lock()
+	c := r.live
+	r.mu.Unlock()
+	if c == nil {
+		return errors.New("not connected")
+	}
+	r.pings.Add(1)
+	c.mu.Lock()
+	_, err := c.node.Write([]byte{0xc0, 0})
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-r.pongs:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// pong takes the answer to a ping of the relay's own out of the stream.
+func (r *relay) pong(p []byte) bool {
+	if p[0] != 0xd0 || r.pings.Load() == 0 {
+		return false
+	}
+	r.pings.Add(-1)
+	r.pongs <- struct{}{}
+	return true
 }
 
 // newest is the size of the phone's newest publish to a kind of topic, in bytes; 0 if there is none.
