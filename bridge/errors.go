@@ -53,6 +53,17 @@ func failure(op string, err error) error {
 	return &Error{Op: op, Code: code, cause: err}
 }
 
+// guard calls f. A panic ends f and not the process: one bad input must not end the service for all.
+// Only the panic's type is logged: its value can hold what a request held. [P-20]
+func (b *Bridge) guard(what string, f func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			b.log.Error("panic in "+what, "type", fmt.Sprintf("%T", v))
+		}
+	}()
+	f()
+}
+
 func refuse(op string, code wire.Code) error { return &Error{Op: op, Code: code} }
 
 // JetStream API error codes that the client library does not name.

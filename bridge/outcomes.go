@@ -111,9 +111,11 @@ func (b *Bridge) follow(stream, filter string, from start, f func(jetstream.Msg)
 		return failure(op, err)
 	}
 	run, err := c.Consume(func(m jetstream.Msg) {
-		if err := f(m); err != nil {
-			b.log.Warn(fmt.Sprintf("skipped a message of %s", stream), "reason", reason(err))
-		}
+		b.guard("a follower of "+stream, func() {
+			if err := f(m); err != nil {
+				b.log.Warn(fmt.Sprintf("skipped a message of %s", stream), "reason", reason(err))
+			}
+		})
 	})
 	if err != nil {
 		return failure(op, err)

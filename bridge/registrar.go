@@ -129,7 +129,8 @@ func (b *Bridge) answer(h Handler, req micro.Request) {
 	if len(req.Data()) <= MaxRequest {
 		ctx, cancel := b.bound(b.ctx)
 		defer cancel()
-		answer = h(ctx, req.Data())
+		answer = []byte{byte(wire.Unavailable)} // stays if the handler panics
+		b.guard("a registrar's handler", func() { answer = h(ctx, req.Data()) })
 	}
 	if err := req.Respond(answer); err != nil {
 		b.log.Debug("an answer was lost", "reason", reason(err))

@@ -40,7 +40,7 @@ func (r *Router) run(on OnRoute) {
 	for {
 		select {
 		case m := <-r.calls:
-			r.take(m, on)
+			r.b.guard("a route's callback", func() { r.take(m, on) }) // the sender times out
 		case <-r.b.ctx.Done():
 			return
 		}

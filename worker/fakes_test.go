@@ -304,6 +304,9 @@ func (w *world) start(change ...func(*Config, *ports)) *process {
 		if err := <-done; err != nil {
 			w.t.Errorf("Run: %v", err)
 		}
+		if len(worker.window)+len(worker.doubt) != 0 {
+			w.t.Errorf("after Run %d places in the window and %d in doubt are still taken", len(worker.window), len(worker.doubt))
+		}
 	})
 	w.t.Cleanup(stop)
 	return &process{Worker: worker, ports: p, stop: stop}

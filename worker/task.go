@@ -19,6 +19,7 @@ const (
 	deadClass   = "the class inside is not that of the subject"
 	deadKey     = "sealed to a key that this worker does not have"
 	deadOpen    = "does not open: damaged, or sealed to another key under this key id"
+	deadPanic   = "the worker panicked while working on it"
 	deadTooLate = "expires later than 24 hours from now, or after its key"
 )
 
@@ -41,21 +42,63 @@ type task struct {
 }
 
 // work takes one job as far as it gets. stop ends the waiting of jobs in doubt, submits everything.
-// It owns a place in the window when called, and returns it.
+// It owns a place in the window when called, and returns that or the place in doubt it took instead.
 func (w *Worker) work(stop, submits context.Context, d Delivery) {
 	ctx := context.WithoutCancel(submits) // what was submitted must be journalled, whatever ends
 	t := &task{d: d, id: d.ID(), strays: make(chan string, maxStrays)}
 	w.hold(d)
 	defer w.letGo(d)
 	defer func() {
-		if !t.outside {
+		if t.outside { // its doubt ended, or the worker stops
+			<-w.doubt
+		} else {
 			<-w.window
 		}
 	}()
-	if err := w.advance(ctx, stop, submits, t); err != nil {
-		w.cfg.Log.Warn("a job goes back to the queue", "job", t.id, "err", err)
-		w.back(ctx, t, fallback.Delay(d.Delivered()))
+	ok := w.guard(t, func() {
+		if err := w.advance(ctx, stop, submits, t); err != nil {
+			w.cfg.Log.Warn("a job goes back to the queue", "job", t.id, "err", err)
+			w.back(ctx, t, fallback.Delay(d.Delivered()))
+		}
+	})
+	if !ok {
+		w.giveUp(ctx, t)
 	}
+}
+
+// guard calls f and reports whether it came to its end. A panic must not take the other jobs along;
+// only its type is logged, because its value can hold a number or a text. [F-9]
+func (w *Worker) guard(t *task, f func()) (ok bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.cfg.Log.Error("panic in a job", "job", t.id, "type", fmt.Sprintf("%T", v))
+		}
+	}()
+	f()
+	return true
+}
+
+// giveUp dead-letters a job that made the worker panic: given back, it would do so again and again.
+// Its sender hears "perhaps sent" unless more is known: "failed" would invite a second text. Each
+// step is guarded, for the port may be what panics.
+func (w *Worker) giveUp(ctx context.Context, t *task) {
+	w.guard(t, func() {
+		if t.id != wire.MessageIDOf(t.d.Payload()) {
+			return // a false id: it may be another job's
+		}
+		e := Entry{State: wire.JobUnknown, Sender: t.d.Sender()}
+		if t.entry.State != wire.JobQueued {
+			e.State = t.entry.State
+		}
+		if err := w.tell(ctx, t.id, e); err != nil {
+			w.cfg.Log.Warn("could not report a job", "job", t.id, "err", err)
+		}
+	})
+	w.guard(t, func() {
+		if err := persist(ctx, func(ctx context.Context) error { return t.d.DeadLetter(ctx, deadPanic) }); err != nil {
+			w.cfg.Log.Warn("could not dead-letter a job", "job", t.id, "err", err)
+		}
+	})
 }
 
 // advance takes the job to an end: acknowledged, dead-lettered, or back in the queue. An error means

@@ -511,9 +511,12 @@ func (d *demo) summary(context.Context) error {
 		return err
 	}
 	received, network := his.Received(), d.smsc.Messages()
-	var accepted, ip, viaSMS, returned, lost int
+	var accepted, ip, viaSMS, returned, lost, doubled int
 	for _, t := range mine.Outbox() {
 		accepted++
+		if arrivals(t.Body, received, network) > 1 {
+			doubled++
+		}
 		switch {
 		case t.State == handset.Delivered && shows(received, t.Body):
 			ip++
@@ -525,11 +528,30 @@ func (d *demo) summary(context.Context) error {
 			lost++
 		}
 	}
-	d.tell.event("summary", "accepted", accepted, "ip", ip, "sms", viaSMS, "returned", returned, "unaccounted", lost)
+	d.tell.event("summary", "accepted", accepted, "ip", ip, "sms", viaSMS, "returned", returned, "unaccounted", lost, "doubled", doubled)
 	if lost != 0 || ip != demoTexts || viaSMS != demoSMS {
 		return fmt.Errorf("%d texts accepted, %d over IP, %d as SMS, %d returned: %d unaccounted for", accepted, ip, viaSMS, returned, lost)
 	}
+	if doubled != 0 {
+		return fmt.Errorf("%d texts arrived more than once", doubled)
+	}
 	return nil
+}
+
+// arrivals counts how often bob got one of the demo's texts, whose bodies all differ: on his phone and
+// in the SMSC's record together, for once on each is twice for bob.
+func arrivals(body string, received []handset.Text, network []smsc.Message) (n int) {
+	for _, t := range received {
+		if !t.Out && t.Body == body {
+			n++
+		}
+	}
+	for _, m := range network {
+		if isFallback(m, body) {
+			n++
+		}
+	}
+	return n
 }
 
 func shows(texts []handset.Text, body string) bool {

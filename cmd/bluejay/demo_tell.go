@@ -145,7 +145,7 @@ separate keys; beside it an SMSC that nobody here wrote. (For the demo an icon t
 	"scan": `[k✓] The node is stopped, and all it wrote ({files} files, {bytes} bytes: keys, logs, the NATS store)
   is searched for both numbers and every text in eight encodings: {numbers} numbers, {texts} texts.
   (The same search found all {control_found} planted ones.)`,
-	"summary": `[k✓] {accepted} texts written: {ip} over IP, {sms} by SMS, {returned} returned, {unaccounted} unaccounted for.
+	"summary": `[k✓] {accepted} texts written: {ip} over IP, {sms} by SMS, {returned} returned, {unaccounted} unaccounted for, {doubled} doubled.
 
 Next: [bbluejay serve] runs a node, [bbluejay phone] is a handset in your terminal.`,
 	"failed": `[r✗ The demo failed: {reason}]`,

@@ -44,8 +44,8 @@ var script = []wanted{
 	{"delivered", map[string]any{"path": "sms", "ms": between(0, 5000), "texts": float64(demoSMS), "text": demoViaSMS}}, // [F-1]
 	{"revoked", map[string]any{"phone": "bob", "silence_ms": between(0, 5000)}},                                         // [C-revoke]
 	{"after_revocation", map[string]any{"deliveries": 0.0, "attempts": between(100, 1e4), "control_before": between(1, 9)}},
-	{"scan", map[string]any{"numbers": 0.0, "texts": 0.0, "files": between(20, 1000), "bytes": between(1e4, 1e9), "control_found": between(16, 100)}},
-	{"summary", map[string]any{"accepted": float64(demoTexts + demoSMS), "ip": float64(demoTexts), "sms": float64(demoSMS), "returned": 0.0, "unaccounted": 0.0}},
+	{"scan", map[string]any{"numbers": 0.0, "texts": 0.0, "files": between(20, 1000), "bytes": between(1e4, 1e9), "control_found": float64(planted)}},
+	{"summary", map[string]any{"accepted": float64(demoTexts + demoSMS), "ip": float64(demoTexts), "sms": float64(demoSMS), "returned": 0.0, "unaccounted": 0.0, "doubled": 0.0}},
 }
 
 func (w wanted) check(t *testing.T, line []byte) {
@@ -103,7 +103,7 @@ func TestDemoStory(t *testing.T) {
 	for line := range p.lines {
 		text.Write(append(line, '\n'))
 	}
-	for _, want := range []string{"0 dials, 0 bytes left her phone", "● blue", "○ grey", "“" + demoIP + "”", "0 numbers, 0 texts", "0 unaccounted for", "bluejay serve"} {
+	for _, want := range []string{"0 dials, 0 bytes left her phone", "● blue", "○ grey", "“" + demoIP + "”", "0 numbers, 0 texts", "0 unaccounted for, 0 doubled", "bluejay serve"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is not told in:\n%s", want, &text)
 		}
@@ -223,8 +223,26 @@ func TestDemoTextsFail(t *testing.T) {
 	}
 	fails(t, d.overIP, 500*time.Millisecond, `a text did not become "delivered"`)
 	fails(t, d.summary, testTime, "2 texts accepted, 0 over IP, 0 as SMS, 1 returned: 1 unaccounted for")
-	if !strings.Contains(out.String(), `{"event":"summary","accepted":2,"ip":0,"sms":0,"returned":1,"unaccounted":1}`) {
+	if !strings.Contains(out.String(), `{"event":"summary","accepted":2,"ip":0,"sms":0,"returned":1,"unaccounted":1,"doubled":0}`) {
 		t.Errorf("%s", out)
+	}
+}
+
+// TestDemoSummaryDoubled: twice on the phone, twice as SMS, or once on each is a double outcome.
+func TestDemoSummaryDoubled(t *testing.T) {
+	shown := []handset.Text{{Body: "a"}}
+	sent := []smsc.Message{{To: demoNumbers["bob"], Text: fallback.WithSender(demoNumbers["alice"], "a")}}
+	for want, n := range map[string]int{
+		"none":  arrivals("b", shown, sent),
+		"ip":    arrivals("a", shown, nil),
+		"sms":   arrivals("a", nil, sent),
+		"both":  arrivals("a", shown, sent),
+		"ip+ip": arrivals("a", append(shown, shown...), nil),
+		"2 sms": arrivals("a", nil, append(sent, sent...)),
+	} {
+		if wants := map[string]int{"none": 0, "ip": 1, "sms": 1, "both": 2, "ip+ip": 2, "2 sms": 2}[want]; n != wants {
+			t.Errorf("%s: %d arrivals, want %d", want, n, wants)
+		}
 	}
 }
 
@@ -241,10 +259,11 @@ func TestDemoRevocationFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	bob := d.people["bob"]
-	real := bob.relay
-	bob.relay = &relay{published: map[byte][]byte{}}
+	reaching := d.people["alice"].relay.published['i']
+	d.people["alice"].relay.sees(append(append([]byte(nil), reaching[:topicAt(reaching)]...),
+		append([]byte("i/AAAAAAAAAAAA"), reaching[topicAt(reaching)+14:]...)...)) // to nobody's inbox
 	fails(t, d.revoke, testTime, "brings nothing even before the revocation: silence after it would prove nothing")
-	bob.relay = real
+	d.people["alice"].relay.sees(reaching)
 	if err := d.grey(bounded(t)); err != nil {
 		t.Fatal(err)
 	}

@@ -16,9 +16,16 @@ import (
 
 // A needle is one number or text in one encoding.
 type needle struct {
-	name  string // of the encoding
-	text  bool   // else a number
+	label
 	bytes []byte
+}
+
+// label tells the needles of one number and one text apart.
+type label struct {
+	name    string // of the encoding
+	text    bool   // else a number
+	form    int    // which of numberForms; 0 for a text
+	variant int    // which of the encoder's results
 }
 
 // encoder is one way a number or a text could hide in a file.
@@ -123,38 +130,38 @@ func numberForms(e164 string) []string {
 // needles lists every number and text in every encoding.
 func needles(numbers, texts []string) []needle {
 	var out []needle
-	add := func(es []encoder, s string, text bool) {
+	add := func(es []encoder, s string, text bool, form int) {
 		for _, e := range es {
-			for _, b := range e.encode(s) {
-				out = append(out, needle{e.name, text, b})
+			for i, b := range e.encode(s) {
+				out = append(out, needle{label{e.name, text, form, i}, b})
 			}
 		}
 	}
 	for _, n := range numbers {
-		for _, form := range numberForms(n) {
-			add(common, form, false)
-			add(numberOnly, form, false)
+		for i, form := range numberForms(n) {
+			add(common, form, false, i)
+			add(numberOnly, form, false, i)
 		}
 	}
 	for _, t := range texts {
-		add(common, t, true)
+		add(common, t, true, 0)
 	}
 	return out
 }
 
 // finding counts what a scan found.
 type finding struct {
-	files         int
-	size          int64
-	numbers       int
-	texts         int
-	where         []string // file and encoding, never the needle
-	byteEncodings map[string]bool
+	files   int
+	size    int64
+	numbers int
+	texts   int
+	where   []string // file and encoding, never the needle
+	found   map[label]bool
 }
 
 // scan searches every file below dir, and every name, for every needle.
 func scan(dir string, ns []needle) (finding, error) {
-	f := finding{byteEncodings: map[string]bool{}}
+	f := finding{found: map[label]bool{}}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -191,35 +198,31 @@ func (f *finding) add(n needle, where string) {
 	} else {
 		f.numbers++
 	}
-	f.byteEncodings[n.name] = true
+	f.found[n.label] = true
 	f.where = append(f.where, fmt.Sprintf("%s (%s)", where, n.name))
 }
 
-// plant writes a number and a text in every encoding below dir, one file each, and checks that scan
-// finds every file: without that a clean scan would prove nothing.
+// plant writes every spelling of a number and a text in every encoding below dir, one file each, and
+// checks that scan finds that very needle in each: without that a clean scan would prove nothing, and
+// another needle that fits the same file would hide one that finds nothing.
 func plant(dir, number, text string) (found int, err error) {
-	total := 0
-	for kind, es := range map[string][]encoder{number: append(append([]encoder{}, common...), numberOnly...), text: common} {
-		for _, e := range es {
-			for i, b := range e.encode(kind) {
-				sub := filepath.Join(dir, fmt.Sprintf("planted-%d-%s-%d", total, e.name, i))
-				if err := os.MkdirAll(sub, 0o700); err != nil {
-					return found, err
-				}
-				noise := append(append(random(100), b...), random(100)...)
-				if err := os.WriteFile(filepath.Join(sub, "f"), noise, 0o600); err != nil {
-					return found, err
-				}
-				total++
-				switch f, err := scan(sub, needles([]string{number}, []string{text})); {
-				case err != nil:
-					return found, err
-				case !f.byteEncodings[e.name]:
-					return found, fmt.Errorf("the scan misses a planted %s", e.name)
-				}
-				found++
-			}
+	ns := needles([]string{number}, []string{text})
+	for i, n := range ns {
+		sub := filepath.Join(dir, fmt.Sprintf("planted-%d-%s", i, n.name))
+		if err := os.MkdirAll(sub, 0o700); err != nil {
+			return found, err
 		}
+		noise := append(append(random(100), n.bytes...), random(100)...)
+		if err := os.WriteFile(filepath.Join(sub, "f"), noise, 0o600); err != nil {
+			return found, err
+		}
+		switch f, err := scan(sub, ns); {
+		case err != nil:
+			return found, err
+		case !f.found[n.label]:
+			return found, fmt.Errorf("the scan misses a planted %s, spelling %d, variant %d", n.name, n.form, n.variant)
+		}
+		found++
 	}
 	return found, nil
 }

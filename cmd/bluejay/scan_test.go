@@ -188,22 +188,29 @@ func TestScanErrors(t *testing.T) {
 	}
 }
 
-// TestPlant: every encoding is planted and found.
+// planted is how many needles a number and a text without characters of two septets have: of each of
+// three spellings 1 + 1 + 1 + 2 + 6 + 8 and two BCD orders from two halves; of the text the former.
+const planted = 3*(19+4) + 19
+
+// TestPlant: every spelling in every encoding and variant is planted once, and found.
 func TestPlant(t *testing.T) {
 	found, err := plant(t.TempDir(), scanNumber, scanText)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := 0
-	for _, e := range slices.Concat(common, common, numberOnly) {
-		s := scanText
-		if slices.ContainsFunc(numberOnly, func(n encoder) bool { return n.name == e.name }) {
-			s = scanNumber
-		}
-		want += len(e.encode(s))
+	labels := map[label]bool{}
+	for _, n := range needles([]string{scanNumber}, []string{scanText}) {
+		labels[n.label] = true
 	}
-	if found < 16 || found > want+20 {
-		t.Errorf("%d planted", found)
+	if found != planted || len(labels) != planted {
+		t.Errorf("%d planted, %d labels, want %d", found, len(labels), planted)
+	}
+	for form := range 3 {
+		for _, e := range slices.Concat(common, numberOnly) {
+			if !labels[label{name: e.name, form: form}] {
+				t.Errorf("spelling %d is not planted as %s", form, e.name)
+			}
+		}
 	}
 	file := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -247,7 +254,7 @@ func TestScanFindsInNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := scanned(t, cfg.Dir, ns)
-	if f.numbers == 0 || f.texts == 0 || !f.byteEncodings["utf-8"] {
+	if f.numbers == 0 || f.texts == 0 || !f.found[label{name: "utf-8"}] {
 		t.Errorf("stored in JetStream, but not found: %d numbers, %d texts in %d files", f.numbers, f.texts, f.files)
 	}
 }
