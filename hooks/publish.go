@@ -31,7 +31,7 @@ func (n *Node) publish(s *session, pk packets.Packet) {
 	}
 	switch topic.Kind {
 	case wire.TopicInbox:
-		n.text(s, topic, pk)
+		n.takeCustody(s, topic, pk)
 	case wire.TopicHello:
 		n.hello(s, topic, pk)
 	case wire.TopicFallback:
@@ -91,9 +91,9 @@ func (n *Node) tell(e *custody.Effect) {
 	n.puback(s, e.PacketID, e.Code)
 }
 
-// text takes a publish to an inbox into custody. The access is checked again under the lock: a
-// revocation that was acknowledged meanwhile has taken it away. [C-1] [C-revoke]
-func (n *Node) text(s *session, topic wire.Topic, pk packets.Packet) {
+// takeCustody takes a text or a sealed job into custody. The access is checked again under the lock:
+// a revocation that was acknowledged meanwhile has taken it away. [C-1] [C-4] [C-revoke]
+func (n *Node) takeCustody(s *session, topic wire.Topic, pk packets.Packet) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if code := s.may(topic); code != wire.OK {
@@ -104,7 +104,11 @@ func (n *Node) text(s *session, topic wire.Topic, pk packets.Packet) {
 	if !n.begin(s, unanswered{pk.PacketID, a.Key.Message}) {
 		return
 	}
-	n.perform(n.custody.Publish(n.effects[:0], time.Now(), a))
+	if topic.Kind == wire.TopicFallback {
+		n.perform(n.custody.Enqueue(n.effects[:0], time.Now(), a))
+	} else {
+		n.perform(n.custody.Publish(n.effects[:0], time.Now(), a))
+	}
 	n.arm()
 }
 

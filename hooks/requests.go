@@ -135,18 +135,7 @@ func (n *Node) fallback(s *session, topic wire.Topic, pk packets.Packet) {
 		n.answer(s, pk.PacketID, code)
 		return
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if code := s.may(topic); code != wire.OK {
-		n.puback(s, pk.PacketID, code)
-		return
-	}
-	a := n.attempt(s, topic, pk)
-	if !n.begin(s, unanswered{pk.PacketID, a.Key.Message}) {
-		return
-	}
-	n.perform(n.custody.Enqueue(n.effects[:0], time.Now(), a))
-	n.arm()
+	n.takeCustody(s, topic, pk)
 }
 
 // checkJob reads what is not sealed of a job: kind, class, expiry. [F-4] [F-5]
