@@ -10,10 +10,10 @@ FUZZTIME ?= 100000x
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race vet lint fuzz bench vuln ci
+.PHONY: help build test race vet lint fuzz bench integration faults vuln ci
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 build: ## build the one binary into bin/bluejay
 	go build -trimpath -o bin/bluejay ./cmd/bluejay
@@ -28,9 +28,10 @@ vet: ## gofmt and go vet; prints what gofmt would change
 	@files=$$(gofmt -l .) || exit 1; \
 	if [ -n "$$files" ]; then echo "run gofmt -w on:"; echo "$$files"; exit 1; fi
 	go vet ./...
+	go vet -tags integration ./...
 
 lint: ## staticcheck, at the version go.mod pins
-	go tool staticcheck ./...
+	go tool staticcheck -tags integration ./...
 
 fuzz: ## run each fuzz target for FUZZTIME (such as 5000x or 10m)
 	@set -euo pipefail; \
@@ -41,6 +42,14 @@ fuzz: ## run each fuzz target for FUZZTIME (such as 5000x or 10m)
 		echo "fuzz $$pkg $$name"; \
 		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x "$$pkg" </dev/null; \
 	done <<< "$$targets"
+
+integration: ## run against real SMS peers (Kannel, Net::SMPP, gammu, npm's smpp: installs what is missing), and with many users
+	./scripts/peers
+	go test -count=1 -timeout 25m -parallel 16 -tags integration -run '^Test(Peers|ConsentRecords)' ./cmd/bluejay # they wait more than they work
+	go test -count=1 -timeout 10m -tags integration -run '^TestMemoryDoesNotGrow' ./broker
+
+faults: ## run the simulator against seven builds that break a promise on purpose; it must find each
+	go test -count=1 -tags faults -run '^TestFaults' ./cmd/bluejay
 
 bench: ## run every benchmark, with allocations
 	go test -run '^$$' -bench . -benchmem ./...

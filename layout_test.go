@@ -50,9 +50,9 @@ var imports = map[string][]string{
 	"worker":            {"wire", "envelope", "fallback", "sms"},
 	"hooks":             {"wire", "consent", "presence", "custody"},
 	"bridge":            {"wire", "consent", "presence", "custody", "fallback"},
-	"broker":            {"wire", "consent", "presence", "custody", "hooks", "bridge"},
+	"broker":            {"wire", "consent", "presence", "custody", "fallback", "hooks", "bridge"}, // fallback has the transition that becomes an event
 	"clients/handset":   {"wire", "blind", "envelope", "consent", "fallback"},
-	"clients/simulator": {"wire", "clients/handset"},
+	"clients/simulator": {"wire", "envelope", "fallback", "clients/handset"}, // lean handsets seal, and decide, as real ones do
 	"cmd/bluejay":       {anything},
 	testkit:             {anything},
 	".":                 {}, // the tests that read the tree
@@ -73,8 +73,17 @@ var libraries = []library{
 	{path: "github.com/mochi-mqtt", code: []string{"hooks", "broker"}},
 	{path: "github.com/nats-io/nats.go", code: []string{"bridge"}, tests: []string{"broker", "worker", "registrar"}},
 	{path: "github.com/nats-io/nats-server", code: []string{"broker"}, tests: []string{"bridge"}},
+	{path: "github.com/nats-io/jwt", code: []string{"broker"}},                                  // accounts and users of NATS
+	{path: "github.com/nats-io/nkeys", code: []string{"broker"}},                                // their keys
 	{path: "github.com/cloudflare/circl", code: []string{"blind"}, tests: []string{"envelope"}}, // tests: HPKE interop
 	{path: "github.com/eclipse", code: []string{"clients/handset"}},
+	{path: "golang.org/x/mod", code: []string{"consent"}},                  // tree hashes, tiles and signed notes of the log
+	{path: "github.com/nyaruka/phonenumbers", code: []string{"sms"}},       // 10 MB: only the worker's process touches it
+	{path: "github.com/prometheus", code: []string{"cmd/bluejay"}},         // a package says what it counts, the command exports it
+	{path: "github.com/go-analyze/charts", code: []string{"cmd/bluejay"}},  // plots of the simulator's report
+	{path: "github.com/invopop/jsonschema", code: []string{"cmd/bluejay"}}, // schemas are made by a command, never served
+	{path: "github.com/santhosh-tekuri/jsonschema", tests: []string{"cmd/bluejay"}},
+	{path: "github.com/goccy/go-yaml", tests: []string{"cmd/bluejay"}}, // docker-compose.yml
 }
 
 // sealedOff names the standard packages, with all below them, that a package's
@@ -167,7 +176,7 @@ func walkFiles(ext string, read func(name string, text []byte) error) error {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && name != "." && skipFolder(entry.Name()):
+		case entry.IsDir() && name != "." && (skipFolder(entry.Name()) || otherModule(name)):
 			return filepath.SkipDir
 		case entry.IsDir() || filepath.Ext(name) != ext:
 			return nil
@@ -181,7 +190,13 @@ func walkFiles(ext string, read func(name string, text []byte) error) error {
 }
 
 func skipFolder(name string) bool {
-	return strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") || name == "testdata"
+	return strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") || name == "testdata" || name == "node_modules"
+}
+
+// otherModule reports a module of its own, such as the examples for integrators.
+func otherModule(folder string) bool {
+	_, err := os.Stat(filepath.Join(folder, "go.mod"))
+	return err == nil
 }
 
 // loadTree returns the module's sources, or fails the test.

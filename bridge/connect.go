@@ -53,6 +53,7 @@ type Bridge struct {
 	role    Role
 	timeout time.Duration
 	log     *slog.Logger
+	tls     *tls.Config
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	closed  chan struct{} // closed by the connection's end
@@ -61,9 +62,10 @@ type Bridge struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup // everything the bridge starts
 
-	consent, keys, journal, counts bucket
-	jobs, outcomes                 lazy[jetstream.Stream]
-	queued                         seqIndex
+	consent, keys, journal, counts, suppressed, void bucket
+	jobs, outcomes                                   lazy[jetstream.Stream]
+	queued                                           seqIndex
+	handles                                          sync.Map // name → jetstream.Stream
 }
 
 // Connect opens the connection, or fails: it does not wait for a server that is not there. After
@@ -72,7 +74,7 @@ func Connect(ctx context.Context, cfg Config) (*Bridge, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	b := &Bridge{role: cfg.Role, timeout: cfg.Timeout, log: cfg.Log, closed: make(chan struct{})}
+	b := &Bridge{role: cfg.Role, timeout: cfg.Timeout, log: cfg.Log, tls: cfg.TLS, closed: make(chan struct{})}
 	if b.timeout == 0 {
 		b.timeout = defaultTimeout
 	}

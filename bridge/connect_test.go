@@ -54,7 +54,7 @@ func TestInProcess(t *testing.T) {
 	if err := b.Close(t.Context()); err != nil {
 		t.Errorf("closed twice: %v", err)
 	}
-	err = b.Jobs().Enqueue(t.Context(), wire.ClassNormal, alice, wire.MessageID{}, nil, nil)
+	err = b.Jobs().Enqueue(t.Context(), wire.ClassNormal, alice, wire.MessageID{}, nil, nil, nil)
 	if !errors.Is(err, wire.Unavailable) {
 		t.Errorf("enqueue after close: %v", err)
 	}
@@ -71,7 +71,7 @@ func TestUnavailable(t *testing.T) {
 	start := time.Now()
 	for name, call := range map[string]func() error{
 		"load":     func() error { _, err := broker.Store().Load(ctx, wire.ID{}); return err },
-		"enqueue":  func() error { return broker.Jobs().Enqueue(ctx, wire.ClassNormal, alice, id, nil, nil) },
+		"enqueue":  func() error { return broker.Jobs().Enqueue(ctx, wire.ClassNormal, alice, id, nil, nil, nil) },
 		"cancel":   func() error { _, err := broker.Jobs().Cancel(ctx, id); return err },
 		"all":      func() error { return broker.Jobs().CancelAll(ctx, []wire.Pseudonym{alice}) },
 		"pending":  func() error { _, err := broker.Outcomes().Pending(ctx, alice); return err },

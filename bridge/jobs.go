@@ -23,14 +23,14 @@ func (b *Bridge) Jobs() Jobs { return Jobs{b} }
 // Enqueue returns nil only when the queue has stored the job durably, or had already stored the
 // same one. [C-4]
 //
-// id must be the [wire.MessageIDOf] the payload; sealedSender may be empty. Errors carry
+// id must be the [wire.MessageIDOf] the payload; sealedSender and party may be empty. Errors carry
 // [wire.QueueFull], [wire.TooLarge], [wire.NotAllowed] (a class this role may not send),
 // [wire.AlreadyHandled] (this very job was cancelled) or [wire.Unavailable]; after the last the job
 // may be stored all the same, and the same call again is safe.
-func (j Jobs) Enqueue(ctx context.Context, class wire.JobClass, from wire.Pseudonym, id wire.MessageID, payload, sealedSender []byte) error {
+func (j Jobs) Enqueue(ctx context.Context, class wire.JobClass, from wire.Pseudonym, id wire.MessageID, payload, sealedSender, party []byte) error {
 	const op = "enqueue a job"
 	switch {
-	case len(payload) > maxPayload || len(sealedSender) > maxSealed:
+	case len(payload) > maxPayload || len(sealedSender) > maxSealed || len(party) > maxParty:
 		return refuse(op, wire.TooLarge)
 	case (class == wire.ClassUrgent) != (j.b.role == RoleRegistrar): // [F-5]
 		return refuse(op, wire.NotAllowed)
@@ -39,6 +39,9 @@ func (j Jobs) Enqueue(ctx context.Context, class wire.JobClass, from wire.Pseudo
 	m.Data = payload
 	if len(sealedSender) > 0 {
 		m.Header.Set(wire.HeaderSender, b64.EncodeToString(sealedSender))
+	}
+	if len(party) > 0 {
+		m.Header.Set(wire.HeaderParty, b64.EncodeToString(party))
 	}
 	ack, err := j.b.publish(ctx, m, id.String())
 	if err != nil {
@@ -49,6 +52,15 @@ func (j Jobs) Enqueue(ctx context.Context, class wire.JobClass, from wire.Pseudo
 	}
 	j.b.queued.add(id, ack.Sequence)
 	return nil
+}
+
+// keepHeaders copies what must travel with a job.
+func keepHeaders(to, from nats.Header) {
+	for _, h := range []string{wire.HeaderSender, wire.HeaderParty} {
+		if v := from.Get(h); v != "" {
+			to.Set(h, v)
+		}
+	}
 }
 
 var b64 = base64.RawURLEncoding.Strict()
@@ -72,7 +84,7 @@ func (j Jobs) stillWanted(ctx context.Context, id wire.MessageID) error {
 
 // PublishUrgent queues a one-time password. Only the registrar may. [F-5]
 func (j Jobs) PublishUrgent(ctx context.Context, payload []byte) error {
-	return j.Enqueue(ctx, wire.ClassUrgent, wire.Pseudonym{}, wire.MessageIDOf(payload), payload, nil)
+	return j.Enqueue(ctx, wire.ClassUrgent, wire.Pseudonym{}, wire.MessageIDOf(payload), payload, nil, nil)
 }
 
 // Cancel takes a job back. True means that no worker has begun it and none will: custody is with

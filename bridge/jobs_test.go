@@ -26,7 +26,7 @@ func TestJobSurvivesRestart(t *testing.T) {
 	_, q := w.queue(t)
 	w.stop()
 	eventually(t, "the connection's end", func() bool { return !broker.Connected() })
-	err := broker.Jobs().Enqueue(t.Context(), wire.ClassNormal, alice, wire.MessageIDOf(nil), nil, nil)
+	err := broker.Jobs().Enqueue(t.Context(), wire.ClassNormal, alice, wire.MessageIDOf(nil), nil, nil, nil)
 	if !errors.Is(err, wire.Unavailable) {
 		t.Errorf("enqueue without a server: %v, want Unavailable", err)
 	}
@@ -93,7 +93,7 @@ func TestEnqueueRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			err := tt.b.Jobs().Enqueue(t.Context(), tt.class, tt.from, wire.MessageIDOf(tt.payload), tt.payload, tt.sealed)
+			err := tt.b.Jobs().Enqueue(t.Context(), tt.class, tt.from, wire.MessageIDOf(tt.payload), tt.payload, tt.sealed, nil)
 			if got := codeOf(err); got != tt.want {
 				t.Errorf("got %v (%v), want %v", got, err, tt.want)
 			}
@@ -153,7 +153,7 @@ func TestCancel(t *testing.T) {
 	if n := must(broker.js.Stream(t.Context(), wire.StreamJobs))(t).CachedInfo().State.Msgs; n != 0 {
 		t.Errorf("%d jobs left in the queue, want none", n)
 	}
-	err := broker.Jobs().Enqueue(t.Context(), wire.ClassNormal, alice, id, []byte("never mind"), nil)
+	err := broker.Jobs().Enqueue(t.Context(), wire.ClassNormal, alice, id, []byte("never mind"), nil, nil)
 	if !errors.Is(err, wire.AlreadyHandled) {
 		t.Errorf("the same job again: %v, want AlreadyHandled", err)
 	}
@@ -236,7 +236,7 @@ func BenchmarkEnqueue(b *testing.B) {
 	for b.Loop() {
 		payload := fmt.Appendf(nil, "job %d %0200d", len(took), 0)
 		start := time.Now()
-		if err := jobs.Enqueue(b.Context(), wire.ClassNormal, alice, wire.MessageIDOf(payload), payload, nil); err != nil {
+		if err := jobs.Enqueue(b.Context(), wire.ClassNormal, alice, wire.MessageIDOf(payload), payload, nil, nil); err != nil {
 			b.Fatal(err)
 		}
 		took = append(took, time.Since(start))

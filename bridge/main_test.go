@@ -55,7 +55,7 @@ func (w *world) serve(t testing.TB) {
 		Host: "127.0.0.1", Port: w.port, JetStream: true, StoreDir: w.dir, SyncAlways: true,
 		NoSigs: true, NoLog: true, MaxPayload: 64 << 10,
 	}
-	for _, r := range Roles() {
+	for _, r := range append(Roles(), RoleOperator) {
 		pub, sub := Permissions(r)
 		opts.Users = append(opts.Users, &server.User{Username: string(r), Password: password, Permissions: &server.Permissions{
 			Publish: &server.SubjectPermission{Allow: pub}, Subscribe: &server.SubjectPermission{Allow: sub},
@@ -167,7 +167,7 @@ func must[T any](v T, err error) func(testing.TB) T {
 func enqueue(t testing.TB, b *Bridge, from wire.Pseudonym, payload string) wire.MessageID {
 	t.Helper()
 	id := wire.MessageIDOf([]byte(payload))
-	if err := b.Jobs().Enqueue(t.Context(), wire.ClassNormal, from, id, []byte(payload), nil); err != nil {
+	if err := b.Jobs().Enqueue(t.Context(), wire.ClassNormal, from, id, []byte(payload), nil, nil); err != nil {
 		t.Fatalf("enqueue: %v", err)
 	}
 	return id

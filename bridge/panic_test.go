@@ -59,7 +59,7 @@ func TestPanic(t *testing.T) {
 			t.Errorf("%v, %v; want %v", c, err, want)
 		}
 	}
-	panics("panic in a registrar's handler")
+	panics("panic in a request's handler")
 
 	var calls atomic.Int32
 	holder := dial(RoleBroker).OpenRouter(func(_ wire.Tag, _ []byte, reply func(wire.Code)) {

@@ -141,7 +141,9 @@ type Delivery struct {
 	class  wire.JobClass
 	sender wire.Pseudonym
 	sealed []byte
+	party  []byte
 	times  int
+	since  time.Time
 }
 
 // delivery checks what any publisher could have got wrong; d can be dead-lettered in any case.
@@ -149,7 +151,7 @@ type Delivery struct {
 func (b *Bridge) delivery(msg jetstream.Msg) (d *Delivery, err error) {
 	d = &Delivery{b: b, msg: msg, id: wire.MessageIDOf(msg.Data()), times: 1}
 	if meta, err := msg.Metadata(); err == nil {
-		d.times = int(meta.NumDelivered)
+		d.times, d.since = int(meta.NumDelivered), meta.Timestamp
 	}
 	if d.class, d.sender, err = wire.ParseJobSubject(msg.Subject()); err != nil {
 		return d, err
@@ -160,8 +162,16 @@ func (b *Bridge) delivery(msg jetstream.Msg) (d *Delivery, err error) {
 	if d.sealed, err = b64.DecodeString(msg.Headers().Get(wire.HeaderSender)); err != nil {
 		return d, err
 	}
-	return d, nil
+	d.party, err = b64.DecodeString(msg.Headers().Get(wire.HeaderParty))
+	return d, err
 }
+
+// Party is the broker's token for events about the job; empty: its sender did not consent to
+// integrations.
+func (d *Delivery) Party() []byte { return d.party }
+
+// QueuedAt is when the queue stored the job.
+func (d *Delivery) QueuedAt() time.Time { return d.since }
 
 // ID is the message id of the payload.
 func (d *Delivery) ID() wire.MessageID { return d.id }
@@ -211,9 +221,7 @@ func (d *Delivery) DeadLetter(ctx context.Context, reason string) error {
 	m := nats.NewMsg(subjectDead + d.class.String() + "." + d.sender.String())
 	m.Data = d.msg.Data()
 	m.Header.Set(headerReason, reason)
-	if sealed := d.msg.Headers().Get(wire.HeaderSender); sealed != "" {
-		m.Header.Set(wire.HeaderSender, sealed)
-	}
+	keepHeaders(m.Header, d.msg.Headers())
 	if _, err := d.b.publish(ctx, m, d.id.String()); err != nil {
 		return failure(op, err)
 	}

@@ -84,7 +84,7 @@ func TestSealedSenderTravels(t *testing.T) {
 	_, q := w.queue(t)
 	for _, sealed := range [][]byte{nil, {0, 0xff, '\r', '\n', ':'}} {
 		payload := append([]byte("job"), sealed...)
-		if err := broker.Jobs().Enqueue(t.Context(), wire.ClassNormal, alice, wire.MessageIDOf(payload), payload, sealed); err != nil {
+		if err := broker.Jobs().Enqueue(t.Context(), wire.ClassNormal, alice, wire.MessageIDOf(payload), payload, sealed, nil); err != nil {
 			t.Fatal(err)
 		}
 		d := must(q.Next(t.Context()))(t)

@@ -15,12 +15,13 @@ const (
 	RoleBroker    Role = "broker"
 	RoleRegistrar Role = "registrar"
 	RoleWorker    Role = "worker"
+	RoleOperator  Role = "operator" // no process: whoever looks after the dead letters and switches numbers off
 )
 
-// Roles lists every role.
+// Roles lists every role that is a process, in the order of starting.
 func Roles() []Role { return []Role{RoleBroker, RoleRegistrar, RoleWorker} }
 
-func (r Role) known() bool { return slices.Contains(Roles(), r) }
+func (r Role) known() bool { return r == RoleOperator || slices.Contains(Roles(), r) }
 
 // inbox is the prefix of the subjects on which a role takes answers. Each role has its own, so that
 // none can read another's.
@@ -52,19 +53,22 @@ func Permissions(r Role) (publish, subscribe []string) {
 	subscribe = []string{r.inbox() + ".>"}
 	switch r {
 	case RoleBroker:
-		return brokerPublishes(), append(subscribe, routeSubjects)
+		return brokerPublishes(), append(subscribe, routeSubjects, wire.SubjectSeq, wire.SubjectRevoke, wire.SubjectKept, wire.SubjectForget, services+">")
 	case RoleRegistrar:
 		return registrarPublishes(), append(subscribe, wire.SubjectEnrol, wire.SubjectLookup,
-			wire.SubjectCheck, wire.SubjectSign, services+">")
+			wire.SubjectCheck, wire.SubjectSign, wire.SubjectStop, wire.SubjectOff, wire.SubjectHold, wire.SubjectErase, services+">")
 	case RoleWorker:
-		return workerPublishes(), subscribe
+		return workerPublishes(), append(subscribe, wire.SubjectWorkerHold, wire.SubjectWorkerErase, services+">")
+	case RoleOperator:
+		return operatorPublishes(), append(subscribe, wire.EventSubjects(false))
 	}
 	return nil, nil
 }
 
 func brokerPublishes() []string {
 	p := []string{
-		wire.SubjectEnrol, wire.SubjectLookup, routeSubjects, RoleBroker.inbox() + ".>",
+		wire.SubjectEnrol, wire.SubjectLookup, routeSubjects,
+		RoleBroker.inbox() + ".>", RoleRegistrar.inbox() + ".>", // its answers
 		jobSubjects(wire.ClassNormal),
 		kvKeys + wire.BucketConsent + ".*", kvKeys + wire.BucketJournal + ".*",
 		api + "CONSUMER.CREATE." + wire.StreamJobs + ".>",
@@ -76,15 +80,27 @@ func brokerPublishes() []string {
 	}
 	p = append(p, reads(wire.BucketConsent)...)
 	p = append(p, reads(wire.BucketJournal)...)
+	p = append(p, erases(wire.BucketConsent)...)
+	p = append(p, follows(kvStream+wire.BucketJournal)...)
+	p = append(p, reads(wire.BucketVoid)...)
+	p = append(p, kvKeys+wire.BucketVoid+".*")
+	p = append(p, api+"STREAM.MSG.GET."+wire.StreamCaps)
+	for _, s := range []string{StreamDead, wire.StreamEvents} {
+		p = append(p, api+"STREAM.MSG.GET."+s, api+"STREAM.MSG.DELETE."+s)
+	}
 	p = append(p, follows(wire.StreamOutcomes)...)
+	p = append(p, follows(wire.StreamEvents)...)
+	p = append(p, "$JS.ACK."+wire.StreamEvents+".>", "$JS.ACK.*.*."+wire.StreamEvents+".>")
 	return append(p, follows(kvStream+wire.BucketKeys)...)
 }
 
 func registrarPublishes() []string {
 	p := []string{
-		jobSubjects(wire.ClassUrgent), kvKeys + wire.BucketCounts + ".*",
-		RoleBroker.inbox() + ".>", RoleWorker.inbox() + ".>", // its answers
+		jobSubjects(wire.ClassUrgent), kvKeys + wire.BucketCounts + ".*", wire.SubjectSeq, wire.SubjectRevoke,
+		wire.SubjectKept, wire.SubjectForget,
+		RoleBroker.inbox() + ".>", RoleWorker.inbox() + ".>", RoleOperator.inbox() + ".>", // its answers
 	}
+	p = append(p, erases(wire.BucketCounts)...)
 	p = append(p, reads(wire.BucketCounts)...)
 	p = append(p, reads(wire.BucketKeys)...)
 	return append(p, follows(kvStream+wire.BucketKeys)...)
@@ -92,20 +108,43 @@ func registrarPublishes() []string {
 
 func workerPublishes() []string {
 	p := []string{
-		wire.SubjectCheck, wire.SubjectSign, wire.OutcomeSubjects(), subjectDead + "*.*",
+		wire.SubjectCheck, wire.SubjectSign, wire.SubjectStop, wire.OutcomeSubjects(), subjectDead + "*.*",
+		wire.EventSubjects(true), wire.EventSubjects(false), wire.CapSubject("*.*.*"), kvKeys + wire.BucketSuppressed + ".*",
 		kvKeys + wire.BucketJournal + ".*", kvKeys + wire.BucketKeys + "." + keyWorker,
+		RoleOperator.inbox() + ".>", // its answers
+		api + "STREAM.INFO." + wire.StreamCaps, api + "STREAM.MSG.GET." + wire.StreamCaps,
 		api + "CONSUMER.INFO." + wire.StreamJobs + ".*",
 		api + "CONSUMER.MSG.NEXT." + wire.StreamJobs + ".*",
 		// Both formats of an acknowledgement: the second has a domain and an account before the stream.
 		"$JS.ACK." + wire.StreamJobs + ".>", "$JS.ACK.*.*." + wire.StreamJobs + ".>",
 	}
 	p = append(p, reads(wire.BucketJournal)...)
+	p = append(p, reads(wire.BucketSuppressed)...)
+	p = append(p, erases(wire.BucketJournal)...)
+	p = append(p, erases(wire.BucketSuppressed)...)
 	return append(p, reads(wire.BucketKeys)...)
+}
+
+func operatorPublishes() []string {
+	p := []string{
+		jobSubjects(wire.ClassNormal), jobSubjects(wire.ClassUrgent), // a dead letter, again
+		api + "STREAM.INFO." + StreamDead, api + "STREAM.MSG.GET." + StreamDead, api + "STREAM.MSG.DELETE." + StreamDead,
+		api + "STREAM.INFO." + wire.StreamJobs, wire.SubjectOff,
+		wire.SubjectHold, wire.SubjectErase, wire.SubjectWorkerHold, wire.SubjectWorkerErase,
+	}
+	p = append(p, reads(wire.BucketKeys)...)
+	p = append(p, reads(wire.BucketSuppressed)...)
+	return append(p, kvKeys+wire.BucketSuppressed+".*")
 }
 
 // reads is what reading a bucket by key needs.
 func reads(bucket string) []string {
 	return []string{api + "STREAM.INFO." + kvStream + bucket, api + "STREAM.MSG.GET." + kvStream + bucket}
+}
+
+// erases is what removing keys for good needs, from reading a bucket as a whole to rewriting it.
+func erases(bucket string) []string {
+	return append(follows(kvStream+bucket), api+"STREAM.PURGE."+kvStream+bucket, kvKeys+bucket+"."+keyMark+".*")
 }
 
 // follows is what an ordered consumer of a stream needs.

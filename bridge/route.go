@@ -17,8 +17,62 @@ type Router struct {
 	b     *Bridge
 	calls chan *nats.Msg // of every claimed tag
 
-	mu   sync.Mutex
-	subs map[wire.Tag]*nats.Subscription
+	mu    sync.Mutex
+	subs  map[wire.Tag]*nats.Subscription
+	fence OnFence
+}
+
+// OnFence silences an ID whose tag this broker has claimed, from what is stored, and returns once nothing goes to or
+// from it here any more. It may take its time.
+type OnFence func(ctx context.Context, id wire.ID) wire.Code
+
+// headerFence marks a request that brings no frame: the ID in it is to be silent. It is in the payload, because no
+// subject names an ID. [F-8]
+const headerFence = "Bj-Fence"
+
+// Fenced says who silences an ID here. Without it another broker's revocation is not acknowledged.
+func (r *Router) Fenced(f OnFence) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fence = f
+}
+
+// Fence has the broker that has claimed a tag silence its owner, whose revocation is stored. A nil error means that no
+// session of that tag is left on any other broker, nobody having claimed it among them. [C-revoke]
+func (r *Router) Fence(ctx context.Context, tag wire.Tag, id wire.ID) error {
+	const op = "silence a session"
+	ctx, cancel := r.b.bound(ctx)
+	defer cancel()
+	m := nats.NewMsg(wire.RouteSubject(tag))
+	m.Header.Set(headerFence, "1")
+	m.Data = id[:]
+	answer, err := r.b.nc.RequestMsgWithContext(ctx, m)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return nil
+	}
+	c, err := code(op, answer, err)
+	if err == nil && c != wire.OK {
+		err = refuse(op, c)
+	}
+	return err
+}
+
+// silence answers another broker's Fence, on a goroutine of its own: it waits for the store.
+func (r *Router) silence(m *nats.Msg) {
+	r.mu.Lock()
+	f := r.fence
+	r.mu.Unlock()
+	r.b.wg.Go(func() {
+		c := wire.Unavailable
+		if f != nil && len(m.Data) == len(wire.ID{}) {
+			ctx, cancel := r.b.bound(r.b.ctx)
+			defer cancel()
+			r.b.guard("a fence", func() { c = f(ctx, wire.ID(m.Data)) })
+		}
+		if err := m.Respond([]byte{byte(c)}); err != nil {
+			r.b.log.Debug("a fence's answer was lost", "reason", reason(err))
+		}
+	})
 }
 
 // OnRoute takes a frame that another broker sends to a claimed tag. It must not block: one goroutine
@@ -51,6 +105,10 @@ func (r *Router) take(m *nats.Msg, on OnRoute) {
 	tag, err := wire.ParseRouteSubject(m.Subject)
 	if err != nil || !strings.HasPrefix(m.Reply, RoleBroker.inbox()+".") {
 		return // not from a broker's Forward
+	}
+	if m.Header.Get(headerFence) != "" {
+		r.silence(m)
+		return
 	}
 	on(tag, m.Data, func(c wire.Code) {
 		if err := m.Respond([]byte{byte(c)}); err != nil {

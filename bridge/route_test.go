@@ -202,3 +202,37 @@ func heap() float64 {
 	runtime.ReadMemStats(&m)
 	return float64(m.HeapAlloc)
 }
+
+// TestFence: the broker that has claimed a tag is asked to silence its owner, and its answer is waited for; nobody is
+// nobody left; who cannot is an error, and so is who does not know how. No subject names the ID. [C-revoke] [F-8]
+func TestFence(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, Limits{})
+	answers := func(_ wire.Tag, _ []byte, reply func(wire.Code)) { reply(wire.OK) }
+	holder, asker := w.dial(t, RoleBroker).OpenRouter(answers), w.dial(t, RoleBroker).OpenRouter(answers)
+	id := wire.ID{1, 2, 3}
+	if err := asker.Fence(t.Context(), tag1, id); err != nil {
+		t.Errorf("nobody has it: %v", err)
+	}
+	claim(t, holder, asker, tag1)
+	if err := asker.Fence(t.Context(), tag1, id); !errors.Is(err, wire.Unavailable) {
+		t.Errorf("who does not know how: %v", err)
+	}
+	var asked wire.ID
+	code := wire.OK
+	holder.Fenced(func(_ context.Context, id wire.ID) wire.Code {
+		asked = id
+		return code
+	})
+	if err := asker.Fence(t.Context(), tag1, id); err != nil || asked != id {
+		t.Errorf("asked for %v: %v", asked, err)
+	}
+	if code = wire.Unavailable; !errors.Is(asker.Fence(t.Context(), tag1, id), wire.Unavailable) {
+		t.Error("who cannot")
+	}
+	holder.Fenced(func(context.Context, wire.ID) wire.Code { panic("in a fence") })
+	if err := asker.Fence(t.Context(), tag1, id); !errors.Is(err, wire.Unavailable) {
+		t.Errorf("a panic: %v", err)
+	}
+	forwards(t, asker, tag1, wire.OK)
+}

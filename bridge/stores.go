@@ -23,7 +23,7 @@ func (s Store) Load(ctx context.Context, id wire.ID) (consent.State, error) {
 	if err != nil {
 		return consent.State{}, failure("load consent", err)
 	}
-	st, err := consent.ParseState(v)
+	st, err := consent.Unpack(id, v)
 	if err != nil {
 		return consent.State{}, failure("load consent", err)
 	}
@@ -33,8 +33,14 @@ func (s Store) Load(ctx context.Context, id wire.ID) (consent.State, error) {
 
 // Save stores a state over the revision it was loaded at, and returns the new revision; a nil error
 // means stored durably. [ErrConflict] means that another broker was faster.
+// A certificate that was erased makes no state anew: [wire.NotEnrolled]. [H-7]
 func (s Store) Save(ctx context.Context, id wire.ID, st consent.State) (revision uint64, err error) {
-	revision, err = s.b.consent.save(ctx, id.String(), st.Marshal(), st.Revision)
+	if st.Revision == 0 && st.Cert != nil {
+		if err := s.mayBegin(ctx, *st.Cert); err != nil {
+			return 0, err
+		}
+	}
+	revision, err = s.b.consent.save(ctx, id.String(), st.Pack(id), st.Revision)
 	return revision, failure("save consent", err)
 }
 
@@ -105,6 +111,21 @@ func (j Journal) Get(ctx context.Context, id wire.MessageID) (e fallback.Entry, 
 	}
 	e, err = decodeEntry(v)
 	return e, err == nil, failure("get a job", err)
+}
+
+// Each calls f once for every entry that there was when it began. f may use the journal.
+func (j Journal) Each(ctx context.Context, f func(id wire.MessageID, e fallback.Entry) error) error {
+	return failure("read the journal", j.b.journal.each(ctx, func(key string, v []byte) error {
+		id, err := wire.ParseMessageID(key)
+		if err != nil {
+			return nil // nothing that a worker wrote
+		}
+		e, err := decodeEntry(v)
+		if err != nil {
+			return nil
+		}
+		return f(id, e)
+	}))
 }
 
 func encodeEntry(e fallback.Entry) ([]byte, error) {

@@ -29,12 +29,15 @@ const (
 	// journalAge lets an entry outlive every job it is about: expiry is at most 24 h away, and an id
 	// is refused for one hour more. It only cleans up; the worker reads the times. [F-11]
 	journalAge = 30 * time.Hour
-	deadAge    = 7 * 24 * time.Hour // the worker's key is erased long before
+	deadAge    = 7 * 24 * time.Hour   // the worker's key is erased long before
+	eventAge   = 48 * time.Hour       // for an integrator that cannot be reached
+	voidAge    = 181 * 24 * time.Hour // no certificate lasts longer [H-7]
 	// dedupWindow catches a resend that follows a lost answer; the journal catches a later one.
 	dedupWindow = 5 * time.Minute
 
 	maxPayload = 4 << 10 // of a job: 64 B and six parts take under 2 KiB
 	maxSealed  = 2 << 10 // of a sealed sender
+	maxParty   = 512     // of a party's token
 	maxStored  = 8 << 10 // of a job with its headers
 	maxValue   = 4 << 10 // in a bucket
 )
@@ -112,8 +115,25 @@ func (l Limits) streams() []jetstream.StreamConfig {
 			Duplicates: dedupWindow, Replicas: l.Replicas,
 		},
 		l.bucket(wire.BucketConsent, 0), l.bucket(wire.BucketKeys, 0),
-		l.bucket(wire.BucketJournal, journalAge), l.bucket(wire.BucketCounts, 0),
+		l.bucket(wire.BucketJournal, journalAge), l.bucket(wire.BucketCounts, 0), l.bucket(wire.BucketSuppressed, 0),
+		l.bucket(wire.BucketVoid, voidAge),
+		{
+			Name: wire.StreamEvents, Subjects: []string{wire.EventSubjects(true)}, Storage: jetstream.FileStorage,
+			MaxAge: eventAge, MaxBytes: l.JobBytes, MaxMsgSize: 2 << 10, Duplicates: dedupWindow, Replicas: l.Replicas,
+		}, {
+			Name: wire.StreamCaps, Subjects: []string{wire.CapSubject("*.*.*")}, Storage: jetstream.FileStorage, PersistMode: l.countersPersist(),
+			AllowMsgCounter: true, MaxMsgsPerSubject: 1, MaxAge: capAge, MaxMsgSize: 1 << 10, Replicas: l.Replicas,
+		},
 	}
+}
+
+// countersPersist has counters written, but waits for no disk: a crash of the server forgets the last
+// moment of what was spent, not the day. Replicas keep each other's, and the server wants them to.
+func (l Limits) countersPersist() jetstream.PersistModeType {
+	if l.Replicas > 1 {
+		return jetstream.DefaultPersistMode
+	}
+	return jetstream.AsyncPersistMode
 }
 
 // bucket is a key-value bucket that keeps one value a key. It has no bound in bytes: a revocation
@@ -149,12 +169,15 @@ type bucket struct {
 	b    *Bridge
 	name string
 	once lazy[jetstream.KeyValue]
+
+	rewrite rewriting
 }
 
 func (b *Bridge) openBuckets() {
 	for name, k := range map[string]*bucket{
 		wire.BucketConsent: &b.consent, wire.BucketKeys: &b.keys,
-		wire.BucketJournal: &b.journal, wire.BucketCounts: &b.counts,
+		wire.BucketJournal: &b.journal, wire.BucketCounts: &b.counts, wire.BucketSuppressed: &b.suppressed,
+		wire.BucketVoid: &b.void,
 	} {
 		k.b, k.name = b, name
 	}

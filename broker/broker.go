@@ -4,7 +4,8 @@
 //  2. The bridge: consent states, the fallback queue, the registrar's services, other brokers.
 //  3. hooks.Node: the MQTT sessions and what they may do.
 //  4. The MQTT listener, last: nothing is accepted before everything works.
-//  5. An HTTP listener for /livez and /readyz; ready means that a text made the round trip.
+//  5. An HTTP listener for /livez, /readyz and the consent log; ready means that a text made the round
+//     trip.
 //
 // Shutdown runs the other way, bounded by its context; every text in flight is still held by its
 // sender. [C-7] The node never holds the VOPRF key, a number or the SMS worker's key.
@@ -19,9 +20,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"bluejay/bridge"
+	"bluejay/consent"
 	"bluejay/custody"
 	"bluejay/hooks"
 	"bluejay/wire"
@@ -29,16 +32,17 @@ import (
 
 // Config is what a node needs. Required: Name, Dir or NATSURL, the keys.
 type Config struct {
-	Name     string      // the name handsets pin
-	Addr     string      // MQTT; "" is 127.0.0.1:1883
-	TLS      *tls.Config // nil: loopback only, with time-stamped CONNECTs
-	HTTPAddr string      // "" is no HTTP
-	MaxConns int         // 0 is 10,000
+	Name     string       // the name handsets pin
+	Addr     string       // MQTT; "" is 127.0.0.1:1883
+	TLS      *tls.Config  // nil: loopback only, with time-stamped CONNECTs
+	HTTPAddr string       // "" is no HTTP
+	Metrics  http.Handler // at /metrics; nil: none
+	MaxConns int          // 0 is 10,000
 
-	NATSURL      string     // "" embeds a server
-	NATS         NATSConfig // the embedded server
-	NATSPassword string     // of the broker's own NATS user
-	NATSCreds    string     // a credentials file instead
+	NATSURL   string      // "" embeds a server
+	NATS      NATSConfig  // the embedded server
+	NATSCreds string      // the credentials file of the broker's role
+	NATSTLS   *tls.Config // for NATSURL; nil: what the URL says
 
 	Root       wire.PublicKey // signs the worker's key
 	Registrar  wire.PublicKey // signs certificates
@@ -46,7 +50,22 @@ type Config struct {
 	TagKey     []byte
 	SealSender func(wire.ID, wire.MessageID) ([]byte, error)
 
+	// LogDir is where the consent log is kept and served from; LogKeys verified its older checkpoints.
+	// "": consent is not logged, for tests only. [L-7]
+	LogDir  string
+	LogKeys []wire.PublicKey
+
+	// Integrators lists who subscribes; it is read every five seconds. Nil: nobody does.
+	Integrators func() ([]Integrator, error)
+
+	// Notices lists the texts that count, each by its hash; it is read every five seconds. Nil: any text does.
+	Notices    func() ([][16]byte, error)
+	MinVersion int // the oldest version that handsets may be made for; 0: any
+	// Observe is told how long after its arrival a revocation had reached each part. Nil: nobody is.
+	Observe func(hooks.Part, time.Duration)
+
 	Limits  bridge.Limits
+	Quotas  consent.Limits // of hellos and bundles
 	Custody custody.Config
 	GreyMin time.Duration // 0 is 20 s
 	GreyMax time.Duration // 0 is twice GreyMin
@@ -59,11 +78,14 @@ type Broker struct {
 	nats     *NATS // nil with an external server
 	bridge   *bridge.Bridge
 	node     *hooks.Node
+	ledger   *Ledger // nil: none
 	listener *hooks.Listener
 	http     *http.Server
 	httpLn   net.Listener
 	ready    *readiness
-	stop     []func(context.Context) error // in the order of starting
+	outlets  *integrators                   // nil: no integrators
+	policy   atomic.Pointer[consent.Policy] // what the node goes by
+	stop     []func(context.Context) error  // in the order of starting
 }
 
 // Start starts a node and returns once it accepts handsets. On error everything it had started is
@@ -100,7 +122,7 @@ func (b *Broker) startNATS(context.Context) error {
 
 func (b *Broker) startBridge(ctx context.Context) error {
 	c := bridge.Config{
-		URL: b.cfg.NATSURL, Role: bridge.RoleBroker, Password: b.cfg.NATSPassword, Creds: b.cfg.NATSCreds, Log: b.cfg.Log,
+		URL: b.cfg.NATSURL, Role: bridge.RoleBroker, Creds: b.cfg.NATSCreds, TLS: b.cfg.NATSTLS, Log: b.cfg.Log,
 	}
 	if b.nats != nil {
 		c.InProcess = b.nats
@@ -128,20 +150,89 @@ func (b *Broker) startNode(ctx context.Context) error {
 	if err := alone(ctx, router); err != nil {
 		return err
 	}
-	node, err = hooks.New(hooks.Config{
+	cfg := hooks.Config{
 		Name: b.cfg.Name, Registrar: b.cfg.Registrar, Receipt: b.cfg.Receipt, TagKey: b.cfg.TagKey,
 		SealSender: b.cfg.SealSender, Store: b.bridge.Store(), Relay: b.bridge, Jobs: jobs, Outcomes: outcomes,
-		Router: router, Custody: b.cfg.Custody, GreyMin: b.cfg.GreyMin, GreyMax: b.cfg.GreyMax, Log: b.cfg.Log,
-	})
+		Router: router, Quotas: b.cfg.Quotas, Custody: b.cfg.Custody, GreyMin: b.cfg.GreyMin, GreyMax: b.cfg.GreyMax, Log: b.cfg.Log,
+		MinVersion: b.cfg.MinVersion, Observe: b.cfg.Observe,
+	}
+	if b.cfg.LogDir != "" {
+		if err := b.startLedger(); err != nil {
+			return err
+		}
+		cfg.Ledger = b.ledger
+	}
+	if cfg.Policy, err = b.readPolicy(); err != nil {
+		return fmt.Errorf("broker: the notices: %w", err)
+	}
+	b.policy.Store(&cfg.Policy)
+	b.startIntegrators(&cfg)
+	node, err = hooks.New(cfg)
 	if err != nil {
 		return err
 	}
 	b.node = node
 	b.onStop(node.Close)
+	router.Fenced(node.Fence)
+	b.watchPolicy()
 	if err := b.bridge.WatchWorkerKey(b.workerKey); err != nil {
 		return err
 	}
+	if err := b.bridge.ServeConsents(bridge.Consents{Seq: node.HandleSeq, Revoke: node.HandleRevoke}); err != nil {
+		return err
+	}
+	k := b.keeper()
+	if err := b.bridge.ServeQuestions(bridge.Questions{Hold: k.HandleKept, Erase: k.HandleForget}); err != nil {
+		return err
+	}
 	return outcomes.Watch(node.Outcome)
+}
+
+// startLedger opens the consent log, for this process alone: two that wrote it would sign two logs.
+func (b *Broker) startLedger() error {
+	release, err := lockDir(b.cfg.LogDir)
+	if err != nil {
+		return err
+	}
+	b.onStop(func(context.Context) error { return release() })
+	b.ledger, err = OpenLedger(b.cfg.LogDir, b.cfg.Name, b.cfg.Receipt, b.cfg.LogKeys...)
+	return err
+}
+
+// startIntegrators begins to pass events on, and has the node tell when a user withdraws.
+func (b *Broker) startIntegrators(cfg *hooks.Config) {
+	if b.cfg.Integrators == nil {
+		return
+	}
+	x := b.newIntegrators()
+	b.outlets = x
+	cfg.SealParty = func(id wire.ID) ([]byte, error) { return sealParty(x.key, id, time.Now()) }
+	cfg.Withdraw = x.withdraw
+	b.runUntilStopped(x.run)
+}
+
+// runUntilStopped runs f in a goroutine until the broker is shut down, which waits for it.
+func (b *Broker) runUntilStopped(f func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { f(ctx); close(done) }()
+	b.onStop(func(stop context.Context) error {
+		cancel()
+		select {
+		case <-done:
+			return nil
+		case <-stop.Done():
+			return stop.Err()
+		}
+	})
+}
+
+// EventCounts returns the figures about integrators.
+func (b *Broker) EventCounts() EventCounts {
+	if b.outlets == nil {
+		return EventCounts{}
+	}
+	return b.outlets.counts()
 }
 
 // onlyBroker is a tag that no device can have by chance or wish; the broker of a NATS claims it.
@@ -203,6 +294,12 @@ func (b *Broker) startHTTP(context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", b.serveReady)
+	if b.cfg.Metrics != nil {
+		mux.Handle("GET /metrics", b.cfg.Metrics)
+	}
+	if b.ledger != nil {
+		b.ledger.serveLog(mux)
+	}
 	b.http = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 8 << 10}
 	done := make(chan error, 1)
 	go func() { done <- b.http.Serve(b.httpLn) }()

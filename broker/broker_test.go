@@ -27,8 +27,8 @@ func start(t testing.TB, change func(*Config)) *Broker {
 	_, receipt := testKey(t)
 	cfg := Config{
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Name: "test", Addr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0",
-		NATS:    NATSConfig{Dir: t.TempDir(), Users: []NATSUser{NATSRole(bridge.RoleBroker, "b")}, MaxStore: 1 << 30},
-		Receipt: receipt, TagKey: make([]byte, 32), NATSPassword: "b",
+		NATS:    natsConfig(t, t.TempDir()),
+		Receipt: receipt, TagKey: make([]byte, 32), NATSCreds: credsOf(t, bridge.RoleBroker),
 	}
 	if change != nil {
 		change(&cfg)
@@ -69,14 +69,14 @@ func TestReadyIsARoundTrip(t *testing.T) {
 // A second broker on the same NATS refuses to start, and the first goes on; after the first has
 // ended the second may.
 func TestOneBrokerForANATS(t *testing.T) {
-	nats, err := StartNATS(NATSConfig{Dir: t.TempDir(), Users: []NATSUser{NATSRole(bridge.RoleBroker, "b")}, MaxStore: 1 << 30})
+	nats, err := StartNATS(natsConfig(t, t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nats.Close(context.Background()) })
 	_, receipt := testKey(t)
 	cfg := Config{
-		Name: "test", Addr: "127.0.0.1:0", NATSURL: nats.URL(), NATSPassword: "b", Receipt: receipt, TagKey: make([]byte, 32),
+		Name: "test", Addr: "127.0.0.1:0", NATSURL: nats.URL(), NATSCreds: credsOf(t, bridge.RoleBroker), Receipt: receipt, TagKey: make([]byte, 32),
 	}
 	first, err := Start(t.Context(), cfg)
 	if err != nil {

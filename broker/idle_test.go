@@ -33,6 +33,20 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if dir := os.Getenv(killEnv); dir != "" {
+		if err := serveUntilKilled(dir); err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if addr := os.Getenv(loadEnv); addr != "" {
+		if err := runLoad(addr); err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
@@ -148,7 +162,7 @@ func holdHandsets(addr string) error {
 
 // settledRSS is this process's resident set after the collector gave back what it could, and the
 // heap and the stacks in use. A stack shrinks by half a collection.
-func settledRSS(b *testing.B) (rss, heap, stack int64) {
+func settledRSS(b testing.TB) (rss, heap, stack int64) {
 	b.Helper()
 	for range 5 {
 		runtime.GC()

@@ -7,14 +7,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
-
-	"bluejay/bridge"
 )
 
 // NATSConfig says how to run a NATS server inside this process. A node that is given the URL of
@@ -23,22 +24,12 @@ type NATSConfig struct {
 	Dir    string      // where JetStream keeps its files. Required; of one server only, nothing locks it
 	Listen string      // host:port; empty: 127.0.0.1 and any free port
 	TLS    *tls.Config // required when Listen is not this machine only
-	Users  []NATSUser  // who may connect. At least one
+	// Trust is the folder that [Authority.WriteTrust] wrote: who may connect, and what each may do. An
+	// account that is added to it later is found without a restart. Required
+	Trust string
 	// MaxStore bounds JetStream's files, in bytes. Zero: the server takes three quarters of what is free.
 	MaxStore int64
 	Log      *slog.Logger // nil: nothing is logged
-}
-
-// NATSUser is one who may connect, and the subjects that it may use; with no subjects it may use none.
-type NATSUser struct {
-	Name, Password     string
-	Publish, Subscribe []string
-}
-
-// NATSRole is the user that a role connects as, with exactly what it needs. [F-5]
-func NATSRole(r bridge.Role, password string) NATSUser {
-	publish, subscribe := bridge.Permissions(r)
-	return NATSUser{Name: string(r), Password: password, Publish: publish, Subscribe: subscribe}
 }
 
 // NATS is a running server. Every write that it acknowledges is on disk. [C-4]
@@ -49,6 +40,8 @@ var ErrNATS = errors.New("broker: NATS server")
 
 const (
 	natsMaxPayload = 64 << 10
+	natsMaxLine    = 8 << 10          // a CONNECT carries a token
+	natsAccounts   = 1024             // at most
 	natsStartWait  = 20 * time.Second // a large store is read first
 )
 
@@ -89,21 +82,34 @@ func (c NATSConfig) options() (*server.Options, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Dir == "" || len(c.Users) == 0 {
-		return nil, fmt.Errorf("%w: a directory and at least one user are needed", ErrNATS)
+	if c.Dir == "" || c.Trust == "" {
+		return nil, fmt.Errorf("%w: a directory and the accounts are needed", ErrNATS)
 	}
 	opts := &server.Options{
 		ServerName: "bluejay", Host: host, Port: port, TLSConfig: c.TLS, TLS: c.TLS != nil,
 		JetStream: true, StoreDir: c.Dir, SyncAlways: true, JetStreamMaxStore: c.MaxStore,
-		NoSigs: true, NoLog: true, DisableJetStreamBanner: true, MaxPayload: natsMaxPayload,
+		NoSigs: true, NoLog: true, DisableJetStreamBanner: true, MaxPayload: natsMaxPayload, MaxControlLine: natsMaxLine,
 	}
-	for _, u := range c.Users {
-		if u.Name == "" || u.Password == "" {
-			return nil, fmt.Errorf("%w: a user needs a name and a password", ErrNATS)
-		}
-		opts.Users = append(opts.Users, u.server())
+	return opts, c.trust(opts)
+}
+
+// trust has the server believe the operator, and find accounts where their tokens are.
+func (c NATSConfig) trust(opts *server.Options) error {
+	token, err := os.ReadFile(filepath.Join(c.Trust, fileOperator))
+	if err != nil {
+		return fmt.Errorf("%w: %w (make it with `bluejay keys init`)", ErrNATS, err)
 	}
-	return opts, nil
+	operator, err := jwt.DecodeOperatorClaims(string(token))
+	if err != nil {
+		return fmt.Errorf("%w: %s is no operator's token", ErrNATS, fileOperator)
+	}
+	resolver, err := server.NewDirAccResolver(filepath.Join(c.Trust, dirAccounts), natsAccounts, time.Hour, server.NoDelete)
+	if err != nil {
+		return fmt.Errorf("%w: accounts: %w", ErrNATS, err)
+	}
+	opts.TrustedOperators = []*jwt.OperatorClaims{operator}
+	opts.SystemAccount, opts.AccountResolver = operator.SystemAccount, resolver
+	return nil
 }
 
 func (c NATSConfig) listen() (host string, port int, err error) {
@@ -126,19 +132,6 @@ func (c NATSConfig) listen() (host string, port int, err error) {
 		return host, server.RANDOM_PORT, nil
 	}
 	return host, int(n), nil
-}
-
-// server denies everything to a user without subjects: an empty list means "all" to the server.
-func (u NATSUser) server() *server.User {
-	allow := func(subjects []string) *server.SubjectPermission {
-		if len(subjects) == 0 {
-			return &server.SubjectPermission{Deny: []string{">"}}
-		}
-		return &server.SubjectPermission{Allow: subjects}
-	}
-	return &server.User{Username: u.Name, Password: u.Password, Permissions: &server.Permissions{
-		Publish: allow(u.Publish), Subscribe: allow(u.Subscribe),
-	}}
 }
 
 // URL is where clients connect, without user and password.

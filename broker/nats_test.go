@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -27,17 +28,52 @@ import (
 	"bluejay/wire"
 )
 
-const natsPassword = "a password of the tests"
-
 // natsPatience is how long a test waits for what must happen, so that a busy machine is slow, not red.
 const natsPatience = 30 * time.Second
 
-func natsConfig(dir string) NATSConfig {
-	c := NATSConfig{Dir: dir, MaxStore: 2 << 30}
-	for _, r := range bridge.Roles() {
-		c.Users = append(c.Users, NATSRole(r, natsPassword))
+// authority is one for all tests of the package; making one takes many keys.
+var authority = sync.OnceValues(NewAuthority)
+
+// trusted writes the trust of the tests' authority.
+func trusted(t testing.TB) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	a, err := authority()
+	if err == nil {
+		err = a.WriteTrust(dir)
 	}
-	return c
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// credsOf makes the credentials of a role.
+func credsOf(t testing.TB, r bridge.Role) (file string) {
+	t.Helper()
+	a, err := authority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := a.RoleCreds(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return written(t, b)
+}
+
+func written(t testing.TB, b []byte) (file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "creds")
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func natsConfig(t testing.TB, dir string) NATSConfig {
+	t.Helper()
+	return NATSConfig{Dir: dir, Trust: trusted(t), MaxStore: 2 << 30}
 }
 
 func startNATS(t *testing.T, c NATSConfig) *NATS {
@@ -58,7 +94,7 @@ func startNATS(t *testing.T, c NATSConfig) *NATS {
 
 func connect(t *testing.T, c bridge.Config) *bridge.Bridge {
 	t.Helper()
-	c.Password, c.Timeout = natsPassword, natsPatience
+	c.Creds, c.Timeout = credsOf(t, c.Role), natsPatience
 	b, err := bridge.Connect(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +109,7 @@ func connect(t *testing.T, c bridge.Config) *bridge.Bridge {
 	return b
 }
 
-// A user is a plain NATS client with a role's name and password, and nothing of the bridge's care.
+// A user is a plain NATS client with a role's credentials, and nothing of the bridge's care.
 type user struct {
 	nc     *nats.Conn
 	denied chan struct{}
@@ -82,7 +118,7 @@ type user struct {
 func newUser(t *testing.T, n *NATS, r bridge.Role) user {
 	t.Helper()
 	u := user{denied: make(chan struct{}, 1)}
-	nc, err := nats.Connect(n.URL(), nats.UserInfo(string(r), natsPassword), nats.ErrorHandler(
+	nc, err := nats.Connect(n.URL(), nats.UserCredentials(credsOf(t, r)), nats.ErrorHandler(
 		func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrPermissionViolation) {
 				u.denied <- struct{}{}
@@ -121,14 +157,14 @@ func (u user) subscribe(subject string) func() error {
 	return func() error { _, err := u.nc.SubscribeSync(subject); return err }
 }
 
-// permissions says for each subject who may publish to it: b, r, w.
+// permissions says for each subject who may publish to it: b, r, w, o.
 var permissions = map[string]string{
 	wire.SubjectEnrol:                            "b",
 	wire.SubjectLookup:                           "b",
 	wire.SubjectCheck:                            "w",
 	wire.SubjectSign:                             "w",
-	"bj.sms.job.normal.AAAAAAAAAAAA":             "b",
-	"bj.sms.job.urgent.AAAAAAAAAAAA":             "r",
+	"bj.sms.job.normal.AAAAAAAAAAAA":             "bo",
+	"bj.sms.job.urgent.AAAAAAAAAAAA":             "ro",
 	"bj.sms.outcome.AAAAAAAAAAAA":                "w",
 	"bj.sms.dead.normal.AAAAAAAAAAAA":            "w",
 	"bj.route.AAAAAAAAAAAA":                      "b",
@@ -158,13 +194,54 @@ var permissions = map[string]string{
 	"$JS.ACK.BJ_OUTCOME.x.1.1.1.1.0":             "",
 	"$JS.API.CONSUMER.CREATE.BJ_OUTCOME.x":       "b",
 	"$JS.API.CONSUMER.CREATE.KV_bj_keys.x":       "br",
-	"$JS.API.CONSUMER.CREATE.KV_bj_consent.x":    "",
+	"$JS.API.CONSUMER.CREATE.KV_bj_consent.x":    "b",
 	"$JS.API.ACCOUNT.PURGE.$G":                   "",
 	"$SYS.REQ.SERVER.PING":                       "",
 	"_INBOX_broker.x":                            "br",
 	"_INBOX_worker.x":                            "r",
-	"_INBOX_registrar.x":                         "",
+	"_INBOX_registrar.x":                         "b",
+	"_INBOX_operator.x":                          "rw",
+	wire.SubjectStop:                             "w",
+	wire.SubjectOff:                              "o",
+	wire.SubjectSeq:                              "r",
+	wire.SubjectRevoke:                           "r",
+	"bj.sms.dead.urgent.AAAAAAAAAAAA":            "w",
+	"bj.event.sms.submitted":                     "w",
+	"bj.event.party.submitted":                   "w",
+	"bj.caps.20261124.number.AAAA":               "w",
+	"$KV.bj_suppressed.AAAA":                     "wo",
+	"$JS.API.STREAM.MSG.GET.BJ_DEAD":             "bo",
+	"$JS.API.STREAM.MSG.DELETE.BJ_DEAD":          "bo",
+	"$JS.API.STREAM.PURGE.BJ_DEAD":               "",
+	"$JS.API.STREAM.MSG.GET.BJ_CAPS":             "bw",
+	"$JS.API.CONSUMER.CREATE.BJ_EVENT.x":         "b",
+	"$JS.API.CONSUMER.CREATE.KV_bj_journal.x":    "bw",
+	"$JS.ACK.BJ_EVENT.x.1.1.1.1.0":               "b",
 	"anything.else":                              "",
+	wire.SubjectHold:                             "o",
+	wire.SubjectErase:                            "o",
+	wire.SubjectWorkerHold:                       "o",
+	wire.SubjectWorkerErase:                      "o",
+	wire.SubjectKept:                             "r",
+	wire.SubjectForget:                           "r",
+	"$KV.bj_void.AAAA":                           "b",
+	"$KV.bj_consent.wipe.1":                      "b",
+	"$KV.bj_counts.wipe.1":                       "r",
+	"$KV.bj_journal.wipe.1":                      "w",
+	"$KV.bj_suppressed.wipe.1":                   "w",
+	"$KV.bj_consent.other.1":                     "",
+	"$JS.API.STREAM.PURGE.KV_bj_consent":         "b",
+	"$JS.API.STREAM.PURGE.KV_bj_counts":          "r",
+	"$JS.API.STREAM.PURGE.KV_bj_journal":         "w",
+	"$JS.API.STREAM.PURGE.KV_bj_suppressed":      "w",
+	"$JS.API.STREAM.PURGE.KV_bj_void":            "",
+	"$JS.API.STREAM.PURGE.KV_bj_keys":            "",
+	"$JS.API.STREAM.PURGE.BJ_OUTCOME":            "",
+	"$JS.API.STREAM.MSG.GET.KV_bj_void":          "b",
+	"$JS.API.STREAM.MSG.GET.KV_bj_keys":          "rwo",
+	"$JS.API.STREAM.MSG.GET.BJ_EVENT":            "b",
+	"$JS.API.STREAM.MSG.DELETE.BJ_EVENT":         "b",
+	"$JS.API.CONSUMER.CREATE.KV_bj_counts.x":     "r",
 }
 
 // listeners says for each subject who may subscribe to it.
@@ -181,7 +258,22 @@ var listeners = map[string]string{
 	"_INBOX_registrar.>":    "r",
 	"_INBOX_worker.>":       "w",
 	"_INBOX.>":              "",
-	"$SRV.PING":             "r",
+	"_INBOX_operator.>":     "o",
+	wire.SubjectStop:        "r",
+	wire.SubjectOff:         "r",
+	wire.SubjectSeq:         "b",
+	wire.SubjectRevoke:      "b",
+	"bj.event.sms.*":        "o",
+	"bj.event.party.*":      "",
+	"bj.sms.dead.>":         "",
+	"bj.caps.>":             "",
+	"$SRV.PING":             "brw",
+	wire.SubjectHold:        "r",
+	wire.SubjectErase:       "r",
+	wire.SubjectWorkerHold:  "w",
+	wire.SubjectWorkerErase: "w",
+	wire.SubjectKept:        "b",
+	wire.SubjectForget:      "b",
 	"$JS.API.>":             "",
 	"$JS.EVENT.ADVISORY.>":  "",
 	">":                     "",
@@ -189,8 +281,8 @@ var listeners = map[string]string{
 
 // TestPermissions: [F-5] [F-8] each role may do what it must, and everything else is denied.
 func TestPermissions(t *testing.T) {
-	n := startNATS(t, natsConfig(t.TempDir()))
-	for _, r := range bridge.Roles() {
+	n := startNATS(t, natsConfig(t, t.TempDir()))
+	for _, r := range append(bridge.Roles(), bridge.RoleOperator) {
 		t.Run(string(r), func(t *testing.T) {
 			check := func(what string, u user, who, subject string, do func() error) {
 				want := !strings.Contains(who, string(r[0]))
@@ -210,30 +302,44 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// TestUserWithoutSubjects: no list means nothing, not everything.
-func TestUserWithoutSubjects(t *testing.T) {
-	c := natsConfig(t.TempDir())
-	c.Users = append(c.Users, NATSUser{Name: "nobody", Password: natsPassword})
-	n := startNATS(t, c)
-	u := newUser(t, n, "nobody")
-	if !u.refused(t, u.publish("x")) {
-		t.Error("a user without subjects may publish")
-	}
-	u = newUser(t, n, "nobody")
-	if !u.refused(t, u.subscribe("x")) {
-		t.Error("a user without subjects may subscribe")
-	}
+// TestNobodyElse: without credentials, with those of another operator, or with a token and another key,
+// nobody gets in. [F-5]
+func TestNobodyElse(t *testing.T) {
+	n := startNATS(t, natsConfig(t, t.TempDir()))
 	if _, err := nats.Connect(n.URL()); !errors.Is(err, nats.ErrAuthorization) {
-		t.Errorf("without a password: %v", err)
+		t.Errorf("without credentials: %v", err)
+	}
+	if _, err := nats.Connect(n.URL(), nats.UserInfo("broker", "broker")); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("with a password: %v", err)
+	}
+	other, err := NewAuthority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := other.RoleCreds(bridge.RoleBroker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nats.Connect(n.URL(), nats.UserCredentials(written(t, theirs))); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("with another operator's: %v", err)
+	}
+	ours, err := os.ReadFile(credsOf(t, bridge.RoleBroker))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, _, _ := strings.Cut(string(ours), "------END NATS USER JWT")
+	_, key, _ := strings.Cut(string(theirs), "------END NATS USER JWT")
+	if _, err := nats.Connect(n.URL(), nats.UserCredentials(written(t, []byte(token+"------END NATS USER JWT"+key)))); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("with our token and another key: %v", err)
 	}
 }
 
 func TestNATSConfigRefuses(t *testing.T) {
 	for name, spoil := range map[string]func(*NATSConfig){
 		"no directory":         func(c *NATSConfig) { c.Dir = "" },
-		"no users":             func(c *NATSConfig) { c.Users = nil },
-		"a user without name":  func(c *NATSConfig) { c.Users[0].Name = "" },
-		"an empty password":    func(c *NATSConfig) { c.Users[0].Password = "" },
+		"no accounts":          func(c *NATSConfig) { c.Trust = "" },
+		"accounts elsewhere":   func(c *NATSConfig) { c.Trust = filepath.Join(c.Trust, "none") },
+		"no operator":          func(c *NATSConfig) { _ = os.WriteFile(filepath.Join(c.Trust, fileOperator), []byte("x"), 0o600) },
 		"everywhere, no TLS":   func(c *NATSConfig) { c.Listen = "0.0.0.0:0" },
 		"anywhere, no TLS":     func(c *NATSConfig) { c.Listen = ":0" },
 		"another host, no TLS": func(c *NATSConfig) { c.Listen = "192.0.2.1:4222" },
@@ -242,7 +348,7 @@ func TestNATSConfigRefuses(t *testing.T) {
 		"a port too high":      func(c *NATSConfig) { c.Listen = "127.0.0.1:70000" },
 		"a file for directory": func(c *NATSConfig) { c.Dir = os.Args[0] },
 	} {
-		c := natsConfig(t.TempDir())
+		c := natsConfig(t, t.TempDir())
 		spoil(&c)
 		if _, err := StartNATS(c); !errors.Is(err, ErrNATS) {
 			t.Errorf("%s: %v", name, err)
@@ -252,8 +358,8 @@ func TestNATSConfigRefuses(t *testing.T) {
 
 // TestNATSPortTaken: a server that cannot run says why, at once.
 func TestNATSPortTaken(t *testing.T) {
-	n := startNATS(t, natsConfig(t.TempDir()))
-	c := natsConfig(t.TempDir())
+	n := startNATS(t, natsConfig(t, t.TempDir()))
+	c := natsConfig(t, t.TempDir())
 	c.Listen = strings.TrimPrefix(n.URL(), "nats://")
 	if _, err := StartNATS(c); !errors.Is(err, ErrNATS) || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("a port that is taken: %v", err)
@@ -280,7 +386,7 @@ func TestNATSOverTLS(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(leaf)
-	c := natsConfig(t.TempDir())
+	c := natsConfig(t, t.TempDir())
 	c.Listen, c.TLS = "0.0.0.0:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: private}}}
 	n := startNATS(t, c)
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(strings.TrimPrefix(n.URL(), "tls://"), "nats://"))
@@ -288,7 +394,7 @@ func TestNATSOverTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	url := "tls://127.0.0.1:" + port
-	if _, err := bridge.Connect(t.Context(), bridge.Config{Role: bridge.RoleWorker, URL: url, Password: natsPassword}); !errors.Is(err, wire.Unavailable) {
+	if _, err := bridge.Connect(t.Context(), bridge.Config{Role: bridge.RoleWorker, URL: url, Creds: credsOf(t, bridge.RoleWorker)}); !errors.Is(err, wire.Unavailable) {
 		t.Errorf("with a server nobody vouches for: %v", err)
 	}
 	connect(t, bridge.Config{Role: bridge.RoleWorker, URL: url, TLS: &tls.Config{RootCAs: roots}})
@@ -310,7 +416,7 @@ func (l *lines) String() string              { l.mu.Lock(); defer l.mu.Unlock();
 // TestNATSLog: [F-8] the server's log goes to slog, without what a subject can hold.
 func TestNATSLog(t *testing.T) {
 	var log lines
-	c := natsConfig(t.TempDir())
+	c := natsConfig(t, t.TempDir())
 	c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	n := startNATS(t, c)
 	secret := wire.Tag{1, 2, 3, 0xff}.String()
@@ -328,13 +434,13 @@ func TestNATSLog(t *testing.T) {
 
 // TestNATSCloseIsBounded: a deadline that has passed is reported; the server ends all the same.
 func TestNATSCloseIsBounded(t *testing.T) {
-	n := startNATS(t, natsConfig(t.TempDir()))
+	n := startNATS(t, natsConfig(t, t.TempDir()))
 	if !n.Healthy() {
 		t.Error("a server that runs is not healthy")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := n.Close(ctx); !errors.Is(err, context.Canceled) {
+	if err := n.Close(ctx); err != nil && !errors.Is(err, context.Canceled) { // nil: it was closed before anybody looked
 		t.Errorf("close: %v", err)
 	}
 	if err := n.Close(t.Context()); err != nil {
@@ -345,7 +451,11 @@ func TestNATSCloseIsBounded(t *testing.T) {
 	}
 }
 
-const childDir = "BLUEJAY_TEST_NATS_DIR"
+// The environment of the server process of TestKill.
+const (
+	childDir   = "BLUEJAY_TEST_NATS_DIR"
+	childTrust = "BLUEJAY_TEST_NATS_TRUST"
+)
 
 // TestNATSChild is the server process of TestKill; by itself it does nothing.
 func TestNATSChild(t *testing.T) {
@@ -353,7 +463,7 @@ func TestNATSChild(t *testing.T) {
 	if dir == "" {
 		return
 	}
-	n, err := StartNATS(natsConfig(dir))
+	n, err := StartNATS(NATSConfig{Dir: dir, Trust: os.Getenv(childTrust), MaxStore: 2 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +475,7 @@ func TestNATSChild(t *testing.T) {
 func child(t *testing.T, dir string) (url string, kill func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestNATSChild$")
-	cmd.Env = append(os.Environ(), childDir+"="+dir)
+	cmd.Env = append(os.Environ(), childDir+"="+dir, childTrust+"="+trusted(t))
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
 	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
@@ -440,7 +550,7 @@ func enqueueUntilKilled(t *testing.T, b *bridge.Bridge, round int, acked map[wir
 			for i := 0; ; i++ {
 				payload := fmt.Appendf(nil, "%d/%d/%d", round, lane, i)
 				id := wire.MessageIDOf(payload)
-				err := b.Jobs().Enqueue(ctx, wire.ClassNormal, wire.Pseudonym{byte(lane)}, id, payload, nil)
+				err := b.Jobs().Enqueue(ctx, wire.ClassNormal, wire.Pseudonym{byte(lane)}, id, payload, nil, nil)
 				if err != nil {
 					return
 				}

@@ -14,12 +14,8 @@ type Access struct {
 	Scopes   wire.Scope
 }
 
-// AccessOf returns the access of a connection whose certificate was verified. It holds until the
-// certificate or the record expires: after that it has to be worked out again.
-func AccessOf(s State, now time.Time) Access {
-	enrolled := s.Cert != nil && !now.After(s.Cert.NotAfter())
-	return Access{Enrolled: enrolled, Listed: s.Listed(now), Scopes: s.Scopes(now)}
-}
+// AccessOf is [Policy.Access], whatever the notice.
+func AccessOf(s State, now time.Time) Access { return Policy{}.Access(s, now) }
 
 // Pack and Unpack turn an Access into a word and back.
 func (a Access) Pack() uint32 {

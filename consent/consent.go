@@ -6,14 +6,20 @@
 //  2. enrolled: the registrar certified a device key. The newest certificate wins; a newer one voids
 //     the consent of the older, so a new phone starts switched off. [P-5]
 //  3. consented: the device signed a record with some scopes, above every earlier seq. [P-6]
-//  4. revoked: a record with no scope, or the registrar's revocation. The seq stays, so that an old
+//  4. suspended: the record is there and not in force, for a reason that the handset shows: the notice has
+//     changed, the record is over, there is a new device or another SIM.
+//  5. revoked: a record with no scope, or the registrar's revocation. The seq stays, so that an old
 //     record can never switch the user on again. [P-7]
+//  6. erased: what is left keeps old records out, and says nothing else.
+//
+// [Life] tells which of these it is, for each scope, and what a user agrees to follows from it.
 //
 // Everything here is pure: State in, State out; a refused record leaves the state as it was. The
 // caller stores a new State durably before it acts on it. [C-revoke]
 package consent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -34,31 +40,21 @@ type State struct {
 	Receipt  wire.Receipt     // for Record
 	Gen      uint32           // the highest tag generation ever used; never falls
 	Seq      uint32           // the highest seq ever accepted
+	Entries  Entries          // where Record, Off and a new device's Cert are in the log [L-2]
+	Held     wire.Reason      // NewDevice or SIMChanged: why what was agreed to is not in force; 0: it is
+	Erased   uint32           // issued_at of the newest certificate there was when the user was erased; 0: not erased
 	Revision uint64
-}
-
-// Scopes returns what the user agrees to now: none without a valid certificate of the same device,
-// after expiry, or after a revocation.
-func (s State) Scopes(now time.Time) wire.Scope {
-	if s.Cert == nil || s.Record == nil || s.Off != nil || now.After(s.Cert.NotAfter()) {
-		return 0
-	}
-	if now.After(wire.Time32(s.Record.ExpiresAt)) {
-		return 0
-	}
-	return s.Record.Scopes
-}
-
-// Listed reports whether the user's key bundle may be published.
-func (s State) Listed(now time.Time) bool {
-	return s.Scopes(now).Has(wire.ScopeMessaging) && s.Record.Visibility == wire.Listed
 }
 
 // WithCertificate accepts a certificate that the caller has verified. The stored one again changes
 // nothing; an older one is refused with [wire.Revoked], one of another ID with [wire.BadRecord]; a
-// newer one of another device voids the consent. [P-5]
+// newer one of another device voids the consent, and so an erased user begins anew. [P-5]
 func (s State) WithCertificate(c wire.Certificate) (next State, changed bool, err error) {
 	switch {
+	case s.Off != nil && s.Off.ID != c.ID:
+		return s, false, wire.BadRecord
+	case s.Cert == nil && s.Erased != 0 && c.IssuedAt <= s.Erased:
+		return s, false, wire.Revoked
 	case s.Cert == nil:
 	case s.Cert.ID != c.ID:
 		return s, false, wire.BadRecord
@@ -69,11 +65,34 @@ func (s State) WithCertificate(c wire.Certificate) (next State, changed bool, er
 	}
 	sameDevice := s.Cert != nil && s.Cert.Device == c.Device
 	next = s
-	next.Cert = &c
+	next.Cert, next.Erased = &c, 0
 	if !sameDevice {
-		next.Record, next.Off, next.Receipt = nil, nil, wire.Receipt{}
+		next.Record, next.Off, next.Receipt, next.Entries, next.Held = nil, nil, wire.Receipt{}, Entries{}, s.heldBy(wire.NewDevice)
 	}
 	return next, true, nil
+}
+
+// heldBy is what holds the consent of a state back once why has come over it: nothing, where nothing was
+// agreed to.
+func (s State) heldBy(why wire.Reason) wire.Reason {
+	switch {
+	case s.Off != nil, s.Record != nil && s.Record.Scopes == 0:
+		return 0
+	case s.Record != nil, s.Held != 0:
+		return why
+	}
+	return 0
+}
+
+// WithSIMChange suspends a device that says that its SIM is another: its number has to be proved anew, which
+// ends in a new certificate. [wire.NotEnrolled] without a certificate.
+func (s State) WithSIMChange() (next State, changed bool, err error) {
+	if s.Cert == nil {
+		return s, false, wire.NotEnrolled
+	}
+	next = s
+	next.Held = wire.SIMChanged
+	return next, s.Held != next.Held, nil
 }
 
 // MaxGenStep is how far a CONNECT may raise the generation, so that a device which has the number
@@ -103,9 +122,10 @@ const lastSeq = math.MaxUint32
 
 // WithRecord accepts a consent record signed by the certified device. The stored record again
 // changes nothing (the device lost the receipt). Refusals: [wire.NotEnrolled] without a
-// certificate, [wire.BadRecord], [wire.OutOfTime], [wire.StaleRecord] for a seq not above the
-// stored one. [P-6]
-func (s State) WithRecord(raw []byte, now time.Time) (next State, changed bool, err error) {
+// certificate, or when the number has to be proved anew first; [wire.BadRecord], [wire.OutOfTime],
+// [wire.StaleRecord] for a seq not above the stored one; [wire.WrongNotice] when something is agreed to
+// after a text that p does not accept. A withdrawal is taken whatever the text. [P-6]
+func (p Policy) WithRecord(s State, raw []byte, now time.Time) (next State, changed bool, err error) {
 	r, err := wire.ParseConsent(raw)
 	if err != nil {
 		return s, false, wire.BadRecord
@@ -116,17 +136,25 @@ func (s State) WithRecord(raw []byte, now time.Time) (next State, changed bool, 
 	if r.ID != s.Cert.ID || r.Seq == lastSeq || r.Verify(s.Cert.Device) != nil {
 		return s, false, wire.BadRecord
 	}
-	if s.Record != nil && *s.Record == r && s.Off == nil {
+	same := s.Record != nil && *s.Record == r && s.Off == nil
+	switch {
+	case same && r.Scopes == 0:
+		return s, false, nil
+	case !same && r.Seq <= s.Seq:
+		return s, false, cmp.Or(timely(r, now), error(wire.StaleRecord))
+	case r.Scopes != 0 && s.Held == wire.SIMChanged:
+		return s, false, wire.NotEnrolled
+	case r.Scopes != 0 && !p.Accepts(r.Notice):
+		return s, false, wire.WrongNotice
+	case same:
 		return s, false, nil
 	}
 	if err := timely(r, now); err != nil {
 		return s, false, err
 	}
-	if r.Seq <= s.Seq {
-		return s, false, wire.StaleRecord
-	}
 	next = s
-	next.Record, next.Seq, next.Off, next.Receipt = &r, r.Seq, nil, wire.Receipt{}
+	next.Record, next.Seq, next.Off, next.Receipt, next.Held = &r, r.Seq, nil, wire.Receipt{}, s.lasting()
+	next.Entries[EventRecord], next.Entries[EventRevocation] = Entry{}, Entry{}
 	return next, true, nil
 }
 
@@ -146,7 +174,8 @@ func timely(r wire.Consent, now time.Time) error {
 }
 
 // WithRevocation accepts the registrar's revocation, which the caller has verified; it can only
-// switch off, and its seq must be the stored one plus one. [P-7]
+// switch off, and its seq must be the stored one plus one. An erasure leaves of the user what keeps old
+// certificates and records from coming back, and nothing else: 101 bytes. [P-7]
 func (s State) WithRevocation(r wire.Revocation) (State, error) {
 	if s.Cert == nil || r.ID != s.Cert.ID {
 		return s, wire.NotEnrolled
@@ -154,8 +183,20 @@ func (s State) WithRevocation(r wire.Revocation) (State, error) {
 	if s.Seq == lastSeq || r.Seq != s.Seq+1 {
 		return s, wire.StaleRecord
 	}
-	s.Off, s.Seq = &r, r.Seq
+	s.Off, s.Seq, s.Held, s.Entries[EventRevocation] = &r, r.Seq, s.lasting(), Entry{}
+	if r.Cause == wire.CauseErasure {
+		s.Erased = max(s.Cert.IssuedAt, 1)
+		s.Cert, s.Record, s.Receipt, s.Held, s.Entries = nil, nil, wire.Receipt{}, 0, Entries{}
+	}
 	return s, nil
+}
+
+// lasting is what still holds a device back once its user has said something new.
+func (s State) lasting() wire.Reason {
+	if s.Held == wire.SIMChanged {
+		return s.Held
+	}
+	return 0
 }
 
 // WithReceipt attaches the broker's receipt for Record.
@@ -171,10 +212,16 @@ const (
 	hasCert = 1 << iota
 	hasRecord
 	hasOff
+	heldNewDevice
+	heldSIMChanged
+	hasErased
+	hasEntries = 1 << 7
 )
 
-// Marshal returns the stored form: version, what is there, gen, seq, then the records; at most
-// 388 bytes.
+var holds = map[wire.Reason]byte{wire.NewDevice: heldNewDevice, wire.SIMChanged: heldSIMChanged}
+
+// Marshal returns the stored form: version, what is there, gen, seq, then the records and their
+// entries in the log; at most 463 bytes.
 func (s State) Marshal() []byte {
 	b := []byte{stateVersion, 0}
 	b = append(b, be32(s.Gen)...)
@@ -191,6 +238,15 @@ func (s State) Marshal() []byte {
 		b[1] |= hasOff
 		b = append(b, s.Off.Marshal()...)
 	}
+	if s.Erased != 0 {
+		b[1] |= hasErased
+		b = append(b, be32(s.Erased)...)
+	}
+	b[1] |= holds[s.Held]
+	if s.Entries != (Entries{}) {
+		b[1] |= hasEntries
+		b = s.appendEntries(b)
+	}
 	return b
 }
 
@@ -206,7 +262,7 @@ func ParseState(b []byte) (State, error) {
 	if len(b) == 0 {
 		return State{}, nil
 	}
-	if len(b) < 10 || b[0] != stateVersion || b[1] > hasCert|hasRecord|hasOff {
+	if len(b) < 10 || b[0] != stateVersion || !possible(b[1]) {
 		return State{}, fmt.Errorf("consent: stored state: %w", wire.ErrMalformed)
 	}
 	s := State{Gen: u32(b[2:]), Seq: u32(b[6:])}
@@ -223,10 +279,50 @@ func ParseState(b []byte) (State, error) {
 	if flags&hasOff != 0 {
 		s.Off = field(&r, wire.RevocationLen, wire.ParseRevocation)
 	}
+	if flags&hasErased != 0 {
+		s.Erased = erasedAt(&r)
+	}
+	for why, bit := range holds {
+		if flags&bit != 0 {
+			s.Held = why
+		}
+	}
+	if flags&hasEntries != 0 && r.err == nil {
+		r.err, r.b = s.parseEntries(r.b), nil
+	}
 	if r.err != nil || len(r.b) != 0 {
 		return State{}, fmt.Errorf("consent: stored state: %w", wire.ErrMalformed)
 	}
 	return s, nil
+}
+
+// possible reports whether flags are ones that Marshal writes: an erased user has a revocation and nothing
+// else, a new device that is held back nothing but its certificate.
+func possible(flags byte) bool {
+	const is = hasCert | hasRecord | hasOff | heldNewDevice | heldSIMChanged
+	switch {
+	case flags&^(is|hasErased|hasEntries) != 0:
+		return false
+	case flags&hasErased != 0:
+		return flags&is == hasOff
+	case flags&heldNewDevice != 0:
+		return flags&is == heldNewDevice|hasCert
+	}
+	return flags&heldSIMChanged == 0 || flags&hasCert != 0
+}
+
+// erasedAt reads what is never zero.
+func erasedAt(r *reader) uint32 {
+	u := field(r, 4, func(b []byte) (uint32, error) {
+		if u32(b) == 0 {
+			return 0, wire.ErrMalformed
+		}
+		return u32(b), nil
+	})
+	if u == nil {
+		return 0
+	}
+	return *u
 }
 
 type reader struct {

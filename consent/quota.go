@@ -3,6 +3,7 @@ package consent
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"math"
 	"time"
 
 	"bluejay/wire"
@@ -17,12 +18,29 @@ const (
 	CancelsPerDay       = 200 // SMS jobs one device takes back: each leaves a journal entry for a day
 )
 
+// Limits are quotas that an operator may set; zero is the default above. [P-19]
+type Limits struct {
+	NewRecipients int // a day of one sender
+	Hellos        int // an hour to one recipient
+	PairHellos    int // of them from one sender
+	Bundles       int // a day of one device
+}
+
+// or is l where it says something, else otherwise.
+func or(l int, otherwise uint16) uint16 {
+	if l <= 0 {
+		return otherwise
+	}
+	return uint16(min(l, math.MaxUint16))
+}
+
 // maxCounters bounds the memory of Quotas; beyond it everything new is refused until midnight.
 const maxCounters = 1 << 20
 
 // Quotas counts in memory under a key that is forgotten every day, so that yesterday's counters
 // say nothing about who wrote to whom. Zero value: see [NewQuotas]. Use it under one lock.
 type Quotas struct {
+	Limits Limits
 	random func([]byte)
 	day    int64
 	hour   int64
@@ -60,14 +78,14 @@ func (q *Quotas) Hello(now time.Time, from, to wire.ID) (sender, deliver bool) {
 	q.roll(now)
 	pair, day, hour := q.name('p', from[:], to[:]), q.name('s', from[:]), q.name('r', to[:])
 	if _, again := q.seen[pair]; !again {
-		if q.perDay[day] >= NewRecipientsPerDay || len(q.seen) >= maxCounters {
+		if q.perDay[day] >= or(q.Limits.NewRecipients, NewRecipientsPerDay) || len(q.seen) >= maxCounters {
 			return false, false
 		}
 		q.perDay[day]++
 		q.seen[pair] = struct{}{}
 	}
 	again := q.name('h', from[:], to[:])
-	if q.perHr[hour] >= HellosPerHour || q.perHr[again] >= HellosPerPairHour {
+	if q.perHr[hour] >= or(q.Limits.Hellos, HellosPerHour) || q.perHr[again] >= or(q.Limits.PairHellos, HellosPerPairHour) {
 		return true, false
 	}
 	q.perHr[hour]++
@@ -77,7 +95,7 @@ func (q *Quotas) Hello(now time.Time, from, to wire.ID) (sender, deliver bool) {
 
 // Bundle counts the fetch of a key bundle; false is over quota.
 func (q *Quotas) Bundle(now time.Time, reader wire.ID) bool {
-	return q.daily(now, 'b', reader, BundlesPerDay)
+	return q.daily(now, 'b', reader, or(q.Limits.Bundles, BundlesPerDay))
 }
 
 // Cancel counts the cancellation of an SMS job; false is over quota. [F-10]

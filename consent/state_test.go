@@ -85,7 +85,7 @@ func isRevoked(r wire.Revocation) move {
 }
 
 // after is the State that moves lead to.
-func after(t *testing.T, moves ...move) State {
+func after(t testing.TB, moves ...move) State {
 	t.Helper()
 	var s State
 	for i, m := range moves {

@@ -49,3 +49,21 @@ func (Confirm) Format(s fmt.State, v rune) { hidden{}.Format(s, v) }
 
 // LogValue redacts.
 func (Confirm) LogValue() slog.Value { return hidden{}.LogValue() }
+
+// Format redacts under every verb.
+func (Question) Format(s fmt.State, v rune) { hidden{}.Format(s, v) }
+
+// LogValue redacts.
+func (Question) LogValue() slog.Value { return hidden{}.LogValue() }
+
+// Format redacts under every verb.
+func (OffRequest) Format(s fmt.State, v rune) { hidden{}.Format(s, v) }
+
+// LogValue redacts.
+func (OffRequest) LogValue() slog.Value { return hidden{}.LogValue() }
+
+// Format redacts under every verb.
+func (OffConfirm) Format(s fmt.State, v rune) { hidden{}.Format(s, v) }
+
+// LogValue redacts.
+func (OffConfirm) LogValue() slog.Value { return hidden{}.LogValue() }

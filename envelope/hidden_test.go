@@ -27,7 +27,7 @@ func TestNothingPrints(t *testing.T) {
 	answer := AnswerKey{key: [32]byte{7, 7, 7}}
 	values := []any{self, &self, sa, *sa, pre, *pre, w, &w, r, &r, offer, *offer, answer, &answer,
 		TextFrame("secret text"), Job{Text: "secret text", To: self.Number}, Confirm{OTP: "012345"},
-		EnrolRequest{Number: self.Number}}
+		EnrolRequest{Number: self.Number}, Question{Number: self.Number}, OffRequest{Number: self.Number}, OffConfirm{OTP: "012345"}}
 	secrets := []string{"secret text", "012345", "7700900123", hex.EncodeToString(self.Device[:8]), hex.EncodeToString(sa.root[:8]),
 		hex.EncodeToString(pre.seed[:8]), hex.EncodeToString(w.secret[:8]), hex.EncodeToString(r.seed[:8]),
 		hex.EncodeToString(offer.root[:8]), hex.EncodeToString([]byte("secret")), fmt.Sprint(self.Device[:4])[1:12], "[7 7 7"}

@@ -275,9 +275,13 @@ type sealedVectors struct {
 	ID        hexBytes `json:"sender_id"`
 	MessageID hexBytes `json:"sender_message_id"`
 	Sender    hexBytes `json:"sealed_sender"`
+
+	Off        hexBytes `json:"off"`
+	OffNonce   hexBytes `json:"off_nonce"`
+	OffConfirm hexBytes `json:"off_confirm"`
 }
 
-// TestSealedVectors freezes job, enrol, confirm, answer and sender. [S-13] [S-14]
+// TestSealedVectors freezes job, enrol, confirm, answer, sender and off. [S-13] [S-14] [A-4]
 func TestSealedVectors(t *testing.T) {
 	cryptotest.SetGlobalRandom(t, 43)
 	frozen(t, "testdata/sealed.json", makeSealed(t))
@@ -315,6 +319,11 @@ func makeSealed(t *testing.T) (v sealedVectors) {
 	v.ID, v.MessageID = id[:], m[:]
 	v.Sender, err = SealSender(r.Public(), id, m)
 	check(err)
+	off, offNonce, err := SealOff(r.Public(), n)
+	check(err)
+	v.Off, v.OffNonce = off, offNonce[:]
+	v.OffConfirm, err = SealOffConfirm(r.Public(), v.OTP, offNonce)
+	check(err)
 	return v
 }
 
@@ -350,5 +359,13 @@ func (v sealedVectors) open(t *testing.T) {
 	id, m, err := r.OpenSender(v.Sender)
 	if err != nil || !bytes.Equal(id[:], v.ID) || !bytes.Equal(m[:], v.MessageID) {
 		t.Errorf("sender: %v", err)
+	}
+	o, err := r.OpenOff(v.Off)
+	if err != nil || o.Number.E164() != v.Number || !bytes.Equal(o.Nonce[:], v.OffNonce) {
+		t.Errorf("off: %v", err)
+	}
+	oc, err := r.OpenOffConfirm(v.OffConfirm)
+	if err != nil || oc.OTP != v.OTP || oc.Nonce != o.Nonce {
+		t.Errorf("off confirm: %v", err)
 	}
 }

@@ -70,7 +70,7 @@ const (
 // Facts is what a transition depends on besides state and event.
 type Facts struct {
 	Class    wire.JobClass
-	Attempts int  // submissions begun so far
+	Attempts int  // submissions begun so far that may have been taken: neither refused nor certainly unsent
 	Refusals int  // temporary refusals so far, this one included
 	Expired  bool // the job's expiry has passed
 }
@@ -78,7 +78,7 @@ type Facts struct {
 // Limits of repetition. [F-5]
 const (
 	MaxRefusals = 6 // temporary refusals before a job has failed
-	MaxUrgent   = 3 // submissions of an urgent job, doubtful ones included
+	MaxUrgent   = 3 // submissions of an urgent job that may have been taken
 )
 
 // ErrNoTransition says that the event cannot happen in that state; the state stays what it was.

@@ -168,9 +168,10 @@ func TestEntry(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	entries := []Entry{
 		{At: at, ExpiresAt: at.Add(time.Hour), Owner: "w/1", Attempt: 1, NumberHash: [16]byte{1, 2}, Sender: wire.Pseudonym{3}, Parts: 1, Checked: true},
-		{At: at, State: wire.JobSubmitted, Attempt: 2, Refusals: 1, Parts: 2, SMSCIDs: []string{"a", ""}, Urgent: true},
+		{At: at, State: wire.JobSubmitted, Attempt: 3, Refusals: 1, Unsent: 1, Parts: 2, SMSCIDs: []string{"a", ""}, Urgent: true},
 		{At: at, State: wire.JobDelivered, Job: wire.MessageID{9}, Ambiguous: true},
 		{At: at, State: wire.JobCancelled},
+		{At: at, State: wire.JobSubmitted, Attempt: 1, Parts: 3, SMSCIDs: []string{"a"}, Whole: true, Since: at, Route: "uk", Party: []byte{1, 2}},
 	}
 	want, err := os.ReadFile("testdata/entry.json")
 	if err != nil {
@@ -190,6 +191,26 @@ func TestEntry(t *testing.T) {
 	}
 	if got.String() != string(want) {
 		t.Errorf("entries are now\n%s", got.String())
+	}
+}
+
+// TestSuppression holds the suppression list's JSON: workers and the operator's command share it. [F-17]
+func TestSuppression(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	tests := []struct {
+		s    Suppression
+		want string
+	}{
+		{Suppression{At: at, Cause: CauseStop, Sealed: []byte{1, 2}}, `{"at":"2026-01-02T03:04:05Z","cause":"stop","sealed":"AQI="}`},
+		{Suppression{At: at, Cause: CauseOperator}, `{"at":"2026-01-02T03:04:05Z","cause":"operator"}`},
+		{Suppression{At: at, Cause: CauseComplaint}, `{"at":"2026-01-02T03:04:05Z","cause":"complaint"}`},
+	}
+	for _, tt := range tests {
+		b, err := json.Marshal(tt.s)
+		var back Suppression
+		if err != nil || string(b) != tt.want || json.Unmarshal(b, &back) != nil || !cmp.Equal(tt.s, back) {
+			t.Errorf("%s, %v; want %s", b, err, tt.want)
+		}
 	}
 }
 

@@ -3,7 +3,10 @@ package hooks
 import (
 	"crypto/tls"
 	"errors"
+	"maps"
+	"math"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +33,30 @@ type connConfig struct {
 	writeTimeout time.Duration // for the peer to take what is being written
 	drain        time.Duration // for the same, once closed
 	counters     *counters
+
+	mu   sync.Mutex // after a connection's
+	busy map[*queuedConn]struct{}
+}
+
+// works notes whether a connection has something on its way.
+func (c *connConfig) works(conn *queuedConn, on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !on {
+		delete(c.busy, conn)
+		return
+	}
+	if c.busy == nil {
+		c.busy = map[*queuedConn]struct{}{}
+	}
+	c.busy[conn] = struct{}{}
+}
+
+// working lists the connections that have something on their way: few, of whatever many. [C-revoke]
+func (c *connConfig) working() []*queuedConn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.busy))
 }
 
 // keptBuffer is the largest buffer worth keeping for another connection, in bytes.
@@ -61,6 +88,8 @@ type queuedConn struct {
 	queue    *[]byte // from buffers; nil when empty
 	size     int     // bytes in queue and in the flusher's hands; at most cfg.maxPending
 	flushing bool
+	queued   uint64 // bytes ever taken by Write
+	awaited  []sent // who waits until what was queued by then has left
 	closing  bool
 	closed   bool
 	reset    bool  // close without sending what is left
@@ -98,6 +127,7 @@ func (c *queuedConn) Write(p []byte) (int, error) {
 	}
 	*c.queue = append(*c.queue, p...)
 	c.size += len(p)
+	c.queued += uint64(len(p))
 	c.start()
 	return len(p), nil
 }
@@ -106,6 +136,7 @@ func (c *queuedConn) Write(p []byte) (int, error) {
 func (c *queuedConn) start() {
 	if !c.flushing {
 		c.flushing = true
+		c.cfg.works(c, true)
 		c.flusher.Add(1)
 		go c.run()
 	}
@@ -157,6 +188,7 @@ func (c *queuedConn) next() *[]byte {
 	}
 	if !c.closing {
 		c.flushing = false
+		c.cfg.works(c, false)
 		c.mu.Unlock()
 		return nil
 	}
@@ -173,8 +205,62 @@ func (c *queuedConn) written(batch *[]byte, err error) {
 	if err != nil {
 		c.giveUp(err)
 	}
+	c.tellSent(c.queued - uint64(c.size))
 	c.mu.Unlock()
 	recycle(batch)
+}
+
+// sent is somebody who waits until the first bytes of a connection have left.
+type sent struct {
+	bytes uint64
+	done  chan struct{}
+}
+
+// left returns a channel that is closed once everything queued up to now was handed to the kernel, or the
+// connection is closed; nil: it was already. [C-revoke]
+func (c *queuedConn) left() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.size == 0 || c.closed {
+		return nil
+	}
+	s := sent{c.queued, make(chan struct{})}
+	c.awaited = append(c.awaited, s)
+	return s.done
+}
+
+// tellSent tells who waits for no more than n bytes. mu is held.
+func (c *queuedConn) tellSent(n uint64) {
+	for len(c.awaited) > 0 && c.awaited[0].bytes <= n {
+		close(c.awaited[0].done)
+		c.awaited = c.awaited[1:]
+	}
+	if len(c.awaited) == 0 {
+		c.awaited = nil
+	}
+}
+
+// silence drops what is queued and not on its way yet, sends last instead, and closes; what is on its way
+// has until by. The peer sees whole packets or a connection that breaks. [C-revoke]
+func (c *queuedConn) silence(last []byte, by time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing {
+		_ = c.Conn.SetWriteDeadline(by) // a close that was in no hurry
+		return
+	}
+	if c.queue != nil {
+		c.size -= len(*c.queue)
+		recycle(c.queue)
+		c.queue = nil
+	}
+	if len(last) > 0 {
+		c.queue = buffers.Get().(*[]byte)
+		*c.queue = append(*c.queue, last...)
+		c.size += len(last)
+		c.queued += uint64(len(last))
+	}
+	c.shut(net.ErrClosed, by)
 }
 
 func recycle(b *[]byte) {
@@ -205,6 +291,8 @@ func (c *queuedConn) finish() {
 		recycle(c.queue)
 		c.queue, c.size = nil, 0
 	}
+	c.tellSent(math.MaxUint64)
+	c.cfg.works(c, false)
 	c.mu.Unlock()
 	if done != nil {
 		done()

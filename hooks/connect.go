@@ -46,6 +46,7 @@ func (n *Node) welcome(ctx context.Context, c *queuedConn) (s *session, r *bufio
 			n.wg.Done()
 		}
 	}()
+	n.serving.LoadOrStore(c.cfg, struct{}{})
 	r = bufio.NewReaderSize(c, readBuffer)
 	if s = n.attach(ctx, c, r); s != nil {
 		c.connected()
@@ -129,19 +130,26 @@ func (n *Node) refuseConnect(s *session, code wire.Code) {
 	_, _ = s.net.Write(reply)
 }
 
-// connack3 is the MQTT 3.1.1 return code of a refusal: 3 server unavailable, 5 not authorized.
+// connack3 is the MQTT 3.1.1 return code of a refusal: 1 unacceptable protocol version, 3 server
+// unavailable, 5 not authorized.
 func connack3(code wire.Code) byte {
-	if code == wire.Unavailable {
+	switch code {
+	case wire.TooOld:
+		return 1
+	case wire.Unavailable:
 		return 3
 	}
 	return 5
 }
 
 // authenticate works out who connects, and registers the session with what it may do. Without a
-// password the connection can only enrol. [P-15] [P-16]
+// password the connection can only enrol. [P-15] [P-16]
 func (n *Node) authenticate(ctx context.Context, s *session, pk packets.Packet) wire.Code {
-	if string(pk.Connect.Username) != wire.Protocol {
+	switch version, ok := wire.ParseProtocol(string(pk.Connect.Username)); {
+	case !ok:
 		return wire.NotAllowed
+	case version < n.cfg.MinVersion:
+		return wire.TooOld
 	}
 	if len(pk.Connect.Password) == 0 {
 		n.register(s, 0, false)
@@ -181,7 +189,7 @@ func (n *Node) verify(ctx context.Context, s *session, proof wire.Connect) wire.
 		}
 		s.self = consent.Self{ID: proof.ID, Tag: wire.MakeTag(n.cfg.TagKey, proof.ID, next.Gen)}
 		s.gen, s.seq, s.cert = next.Gen, next.Seq, next.Cert.NotAfter().Unix()
-		s.grant(next, now)
+		s.grant(n.policyNow(), next, now)
 		if n.register(s, seen, saved) {
 			return wire.OK
 		}
@@ -254,6 +262,11 @@ func (n *Node) keep(ctx context.Context, p wire.Connect, stored, next consent.St
 	if !newGen && stored.Cert != nil && *stored.Cert == *next.Cert {
 		return next, false, nil
 	}
+	if stored.Voids(next) { // [P-5]
+		if next, err = n.logged(ctx, stored, next, consent.EventDevice, next.Cert.Marshal()); err != nil {
+			return stored, false, err
+		}
+	}
 	next.Revision, err = n.cfg.Store.Save(ctx, p.ID, next)
 	return next, true, err
 }
@@ -295,7 +308,7 @@ func (n *Node) register(s *session, seen uint64, saved bool) bool {
 	if receive {
 		n.attachCustody(s)
 	} else { // a new device, or consent gone: of the old one nothing may stay [P-5]
-		n.cutLocked(s.self, s.gen)
+		n.cutLocked(s.self, s.gen, nil)
 	}
 	if old != nil {
 		n.takeOver(s, old)
@@ -331,6 +344,7 @@ func (n *Node) open(s *session) {
 	n.mu.Lock()
 	n.reply(s, wire.Welcome{Gen: s.gen, Tag: s.self.Tag, Seq: s.seq}.Marshal())
 	s.opened = true
+	n.tellWhy(s, s.why)
 	n.admitLocked(s)
 	n.arm()
 	n.mu.Unlock()
@@ -384,7 +398,7 @@ func (n *Node) detach(s *session) {
 	if n.byID[s.self.ID] == s {
 		delete(n.byID, s.self.ID)
 	}
-	if s.shown {
+	if s.shown && !faultStaleBlue {
 		n.presence.Down(s.self.Tag, uint64(s.conn), time.Now().Add(n.greyDelay()))
 	}
 	n.presence.Drop(presence.Conn(s.conn))

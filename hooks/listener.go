@@ -84,7 +84,7 @@ func Listen(cfg ListenConfig) (*Listener, error) {
 		return nil, fmt.Errorf("hooks: %w", err)
 	}
 	l := &Listener{cfg: cfg, ln: ln, done: make(chan struct{}), open: map[net.Conn]*queuedConn{}}
-	l.shared = connConfig{cfg.MaxPending, cfg.WriteTimeout, cfg.DrainTimeout, cfg.counters}
+	l.shared.maxPending, l.shared.writeTimeout, l.shared.drain, l.shared.counters = cfg.MaxPending, cfg.WriteTimeout, cfg.DrainTimeout, cfg.counters
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	go l.run()
 	return l, nil

@@ -20,10 +20,18 @@ import (
 )
 
 // Store keeps consent states durably. Save is compare and set on State.Revision (0 creates) and
-// returns the new revision once the state is on disk; a lost race is [consent.ErrConflict].
+// returns the new revision once the state is on disk; a lost race is [consent.ErrConflict]. It is asked when
+// somebody connects, agrees or withdraws, and never for a text: sessions remember what they may do. [H-10]
 type Store interface {
 	Load(ctx context.Context, id wire.ID) (consent.State, error)
 	Save(ctx context.Context, id wire.ID, s consent.State) (revision uint64, err error)
+}
+
+// Ledger is the log of consent events. Log returns nil only once the event is in it and on disk; the
+// same event again soon after has the same entry. Size is how many entries there are. [L-7] [L-8]
+type Ledger interface {
+	Log(ctx context.Context, event []byte) (consent.Entry, error)
+	Size() uint64
 }
 
 // Registrar relays a request to the registrar, which the broker never replaces.
@@ -34,7 +42,7 @@ type Registrar interface {
 // Jobs is the durable fallback queue. Enqueue returns nil only once a job is on disk; its error
 // wraps the [wire.Code] to answer with. [C-4]
 type Jobs interface {
-	Enqueue(ctx context.Context, c wire.JobClass, p wire.Pseudonym, m wire.MessageID, payload, sender []byte) error
+	Enqueue(ctx context.Context, c wire.JobClass, p wire.Pseudonym, m wire.MessageID, payload, sender, party []byte) error
 	Cancel(ctx context.Context, m wire.MessageID) (bool, error)
 	CancelAll(ctx context.Context, ps []wire.Pseudonym) error
 }
@@ -50,6 +58,9 @@ type Router interface {
 	Claim(t wire.Tag) error
 	Release(t wire.Tag)
 	Forward(ctx context.Context, t wire.Tag, payload []byte) (wire.Code, error)
+	// Fence has whichever broker has the session of a tag end what its owner may not do any more, by the state that
+	// is stored. Nil: there is no such session left elsewhere. [C-revoke]
+	Fence(ctx context.Context, t wire.Tag, id wire.ID) error
 }
 
 // Config is what a Node needs. Zero durations mean the default named.
@@ -59,13 +70,27 @@ type Config struct {
 	Receipt    ed25519.PrivateKey // signs receipts
 	TagKey     []byte             // K_tag, 32 bytes, shared by the cluster
 	SealSender func(wire.ID, wire.MessageID) ([]byte, error)
+	// SealParty seals an ID for the node itself, so that events about its SMS jobs find back to it.
+	// Nil: no integrators. [E-4]
+	SealParty func(wire.ID) ([]byte, error)
+	// Withdraw takes back what integrators have of an ID that does not agree to that, before it is
+	// told so; had: it agreed until now. Nil: no integrators. [C-revoke]
+	Withdraw func(ctx context.Context, id wire.ID, had bool) error
+
+	Policy     consent.Policy // until SetPolicy; zero: any notice is accepted
+	MinVersion int            // the oldest version that handsets may be made for; 0: any
+	// Observe is told how long after its arrival a revocation had reached each part. It must not block.
+	// Nil: nobody is.
+	Observe func(part Part, took time.Duration)
 
 	Store    Store
+	Ledger   Ledger // nil: consent is not logged; for tests only
 	Relay    Registrar
 	Jobs     Jobs
 	Outcomes Outcomes
 	Router   Router // nil: no other brokers
 
+	Quotas         consent.Limits
 	Custody        custody.Config
 	GreyMin        time.Duration // 20 s
 	GreyMax        time.Duration // 40 s
@@ -104,6 +129,7 @@ type Counts struct {
 	Refused          int64 // CONNECTs
 	PostRevocation   int64 // deliveries stopped at the last check; each is a bug upstream of it
 	Revocations      int64
+	Suspensions      int64         // connected devices that a change of policy, or their own word, has silenced
 	RevocationLast   time.Duration // from the record's arrival to the acknowledgement, the last one
 	Bundles          int
 	HellosUndelivred int64
@@ -120,6 +146,7 @@ type Node struct {
 	wg     sync.WaitGroup
 
 	clients sync.Map   // *mqtt.Client → *session, for the hooks
+	serving sync.Map   // *connConfig: whose connections are served
 	routing sync.Mutex // held across a claim or release of a tag; before mu
 
 	mu       sync.Mutex
@@ -133,8 +160,10 @@ type Node struct {
 	senders  map[wire.Pseudonym]*session
 	bundles  map[wire.ID]storedBundle
 	storing  map[wire.ID]*storing
+	asking   map[wire.ID]*asking
 	changes  [4096]uint64 // see change
 	closed   bool
+	policy   consent.Policy
 	lastRef  uint64
 	worker   []byte // current worker key record
 	counts   Counts
@@ -174,8 +203,9 @@ func New(cfg Config) (*Node, error) {
 		quotas: consent.NewQuotas(func(b []byte) { _, _ = rand.Read(b) }),
 		byConn: map[custody.Conn]*session{}, byID: map[wire.ID]*session{},
 		senders: map[wire.Pseudonym]*session{}, bundles: map[wire.ID]storedBundle{},
-		storing: map[wire.ID]*storing{}, routes: map[uint64]func(wire.Code){},
+		storing: map[wire.ID]*storing{}, asking: map[wire.ID]*asking{}, policy: cfg.Policy, routes: map[uint64]func(wire.Code){},
 	}
+	n.quotas.Limits = cfg.Quotas
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.timer = time.AfterFunc(time.Hour, n.expire)
 	n.hook = &hook{n: n}

@@ -88,6 +88,9 @@ func (n *Node) tell(e *custody.Effect) {
 		last := len(s.pending) - 1
 		s.pending[i], s.pending = s.pending[last], s.pending[:last]
 	}
+	if faultLostReturn && e.Code == wire.NoRecipient {
+		return
+	}
 	n.puback(s, e.PacketID, e.Code)
 }
 
@@ -103,6 +106,9 @@ func (n *Node) takeCustody(s *session, topic wire.Topic, pk packets.Packet) {
 	a := n.attempt(s, topic, pk)
 	if !n.begin(s, unanswered{pk.PacketID, a.Key.Message}) {
 		return
+	}
+	if faultEarlyPuback && topic.Kind == wire.TopicInbox {
+		n.puback(s, pk.PacketID, wire.OK)
 	}
 	if topic.Kind == wire.TopicFallback {
 		n.perform(n.custody.Enqueue(n.effects[:0], time.Now(), a))
@@ -232,7 +238,17 @@ func (n *Node) deliver(e *custody.Effect) {
 	if s == nil {
 		return
 	}
-	if e.Topic.Kind != wire.TopicReply && !s.allowed().Receive() {
+	if faultWrongTag && e.Topic.Kind == wire.TopicInbox && e.PacketID%4 == 3 {
+		for _, other := range n.byID {
+			if other != s && other.attached {
+				s = other
+			}
+		}
+	}
+	if faultDoubleDelivery && e.Topic.Kind == wire.TopicInbox {
+		n.write(s, e.Topic, e.PacketID, false, e.Payload)
+	}
+	if !faultAfterRevocation && e.Topic.Kind != wire.TopicReply && !s.allowed().Receive() {
 		if !consent.UnpackAccess(s.access.Load()).Receive() {
 			n.counts.PostRevocation++
 		}

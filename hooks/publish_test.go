@@ -425,6 +425,19 @@ func (p *port) Forward(ctx context.Context, t wire.Tag, payload []byte) (wire.Co
 	}
 }
 
+func (p *port) Fence(ctx context.Context, t wire.Tag, id wire.ID) error {
+	p.mu.Lock()
+	to := p.claims[t]
+	p.mu.Unlock()
+	if to == nil {
+		return nil
+	}
+	if code := to.node.Fence(ctx, id); code != wire.OK {
+		return code
+	}
+	return nil
+}
+
 // claimed is how many tags have a node.
 func (f *fabric) claimed() int {
 	f.mu.Lock()
@@ -451,6 +464,7 @@ func TestAcrossBrokers(t *testing.T) {
 			_, one, two := cluster(t, inMemory)
 			a, b := one.person(everything), one.person(everything)
 			from, to, inbox := one.on(a, level), two.on(b, level), b.topic(wire.TopicInbox)
+			synctest.Wait() // a tag is claimed after the welcome
 			pid := from.publish(inbox, []byte("across"))
 			e := to.receive(inbox)
 			from.quiet("not acknowledged yet")

@@ -50,20 +50,76 @@ func (n *Node) request(s *session, kind wire.TopicKind, pk packets.Packet) {
 func (n *Node) handle(ctx context.Context, s *session, kind wire.TopicKind, body []byte) (wire.Code, []byte) {
 	switch kind {
 	case wire.TopicConsent:
-		if wire.ControlKind(body[0]) == wire.CtlNextTag {
+		switch wire.ControlKind(body[0]) {
+		case wire.CtlNextTag:
 			return n.nextTag(s, body)
+		case wire.CtlSuspend:
+			return n.suspend(ctx, s, body), nil
 		}
 		return n.record(ctx, s, body)
 	case wire.TopicEnrol:
 		token := n.addressToken(s)
 		return n.relay(ctx, wire.SubjectEnrol, append(token[:], body...))
 	case wire.TopicQuery:
-		if code := s.may(wire.Topic{Kind: kind}); code != wire.OK { // consent may have ended meanwhile
-			return code, nil
-		}
-		return n.relay(ctx, wire.SubjectLookup, append(slices.Clone(s.self.ID[:]), body...))
+		return n.lookUp(ctx, s, body)
 	}
 	return wire.NotAllowed, nil
+}
+
+// asking counts an ID's look-ups under way; cancel ends them, and done closes when none is left.
+type asking struct {
+	n      int
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// lookUp relays a look-up for as long as its user consents: a revocation ends it, and waits until it has
+// ended. [P-11] [C-revoke]
+func (n *Node) lookUp(ctx context.Context, s *session, body []byte) (wire.Code, []byte) {
+	a, code := n.ask(s)
+	if code != wire.OK { // consent may have ended meanwhile
+		return code, nil
+	}
+	defer n.askedFor(s.self.ID, a)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(a.ctx, cancel)()
+	return n.relay(ctx, wire.SubjectLookup, append(slices.Clone(s.self.ID[:]), body...))
+}
+
+// ask counts one look-up of a session's ID in, if it may.
+func (n *Node) ask(s *session) (*asking, wire.Code) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if code := s.may(wire.Topic{Kind: wire.TopicQuery}); code != wire.OK {
+		return nil, code
+	}
+	if n.byID[s.self.ID] != s { // it has ended, and a revocation since then would not have told it
+		return nil, wire.TakenOver
+	}
+	a := n.asking[s.self.ID]
+	if a == nil {
+		a = &asking{done: make(chan struct{})}
+		a.ctx, a.cancel = context.WithCancel(n.ctx)
+		n.asking[s.self.ID] = a
+	}
+	a.n++
+	return a, wire.OK
+}
+
+// askedFor counts it out.
+func (n *Node) askedFor(id wire.ID, a *asking) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if a.n--; a.n > 0 {
+		return
+	}
+	a.cancel()
+	close(a.done)
+	if n.asking[id] == a {
+		delete(n.asking, id)
+	}
 }
 
 func (n *Node) relay(ctx context.Context, subject string, request []byte) (wire.Code, []byte) {
@@ -196,10 +252,26 @@ func (n *Node) store(ctx context.Context, p wire.Pseudonym, e custody.Effect) wi
 			return wire.Unavailable
 		}
 	}
-	if err := n.cfg.Jobs.Enqueue(ctx, wire.ClassNormal, p, e.Message, e.Payload, sealed); err != nil {
+	party, err := n.party(e.Sender)
+	if err != nil {
+		return wire.Unavailable
+	}
+	if err := n.cfg.Jobs.Enqueue(ctx, wire.ClassNormal, p, e.Message, e.Payload, sealed, party); err != nil {
 		return codeOf(err)
 	}
 	return wire.OK
+}
+
+// party is the token under which integrators hear of a job, nil unless its sender agrees to that now.
+func (n *Node) party(id wire.ID) ([]byte, error) {
+	n.mu.Lock()
+	s := n.byID[id]
+	agreed := s != nil && s.allowed().Scopes.Has(wire.ScopeIntegrations)
+	n.mu.Unlock()
+	if !agreed || n.cfg.SealParty == nil {
+		return nil, nil
+	}
+	return n.cfg.SealParty(id)
 }
 
 // cancelJob takes a job back if nothing was written to an SMSC for it. [F-10]

@@ -26,8 +26,10 @@ type session struct {
 	net    *queuedConn
 	self   consent.Self // zero ID: enrolment only
 	gen    uint32
-	seq    uint32 // stored when it connected, for the welcome
-	cert   int64  // Unix seconds, the end of the certificate it connected with
+	seq    uint32      // stored when it connected, for the welcome
+	cert   int64       // Unix seconds, the end of the certificate it connected with
+	notice [16]byte    // of its consent record; under Node.mu once it is registered
+	why    wire.Reason // why what was agreed to is not in force; 0: it is. The same
 	v5     bool
 	window int
 
@@ -60,19 +62,32 @@ func (s *session) allowed() consent.Access {
 }
 
 // may decides whether the connection may publish to a topic now. One that was taken over may not:
-// a consent that ends is taken from the newest connection. [C-revoke]
+// a consent that ends is taken from the newest connection. [C-revoke] It reads no clock: before its loop
+// waits for a packet it ends what is over, and it wakes when something will be. [P-17]
 func (s *session) may(t wire.Topic) wire.Code {
 	if s.over.Load() {
 		return wire.TakenOver
 	}
-	return s.allowed().Publish(s.self, t)
+	return consent.UnpackAccess(s.access.Load()).Publish(s.self, t)
 }
 
 // grant makes st what the connection acts on; the state itself stays in the store, because an idle
 // handset must be small.
-func (s *session) grant(st consent.State, now time.Time) {
-	s.access.Store(consent.AccessOf(st, now).Pack())
+func (s *session) grant(p consent.Policy, st consent.State, now time.Time) {
+	s.access.Store(p.Access(st, now).Pack())
 	s.until.Store(expiryOf(st))
+	s.why = reasonOf(p.Standing(st, now))
+	if st.Record != nil {
+		s.notice = st.Record.Notice
+	}
+}
+
+// reasonOf is what the handset is told of a standing: nothing while all is well, or when it knows by itself.
+func reasonOf(l consent.Standing) wire.Reason {
+	if l.Reason == wire.Withdrawn {
+		return 0
+	}
+	return l.Reason
 }
 
 // expiryOf is when the access of a state ends by itself, in Unix seconds; 0 is never.
@@ -209,12 +224,15 @@ func (n *Node) lapsed(s *session, end int64) {
 	n.mu.Lock()
 	if s.until.Load() == end { // else a new record has come
 		left := consent.Access{Enrolled: time.Now().Unix() <= s.cert}
-		s.access.Store(left.Pack())
+		had := consent.UnpackAccess(s.access.Swap(left.Pack())).Scopes
 		if s.until.Store(s.cert); !left.Enrolled {
 			s.until.Store(0) // nothing is left that could end
 		}
 		if n.byID[s.self.ID] == s {
-			n.cutLocked(s.self, s.gen)
+			n.cutLocked(s.self, s.gen, nil)
+			if had != 0 {
+				n.tellWhy(s, wire.ReproofDue)
+			}
 		}
 		n.arm()
 	}

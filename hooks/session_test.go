@@ -64,7 +64,7 @@ func TestGreyDelay(t *testing.T) {
 				wait(time.Second)
 				watcher.quiet("a quick return is not seen")
 			}
-			wait(22 * time.Second)
+			wait(12 * time.Second) // and reads: a pipe that nobody reads from for 20 s is cut
 			if e := watcher.receive(topic); len(e.payload) != 0 || e.qos != 0 {
 				t.Errorf("grey: %+v", e)
 			}
@@ -73,10 +73,11 @@ func TestGreyDelay(t *testing.T) {
 				t.Errorf("a new session: %+v, want a fresh byte", e)
 			}
 			at := time.Now()
-			again.ask("c", b.record(0))
+			pid := again.publish("c", wire.Request{ID: 7, Body: b.record(0)}.Marshal())
 			if e := watcher.receive(topic); len(e.payload) != 0 || time.Since(at) > 0 {
 				t.Errorf("withdrawn: %+v after %v", e, time.Since(at))
 			}
+			again.answer(7, pid)
 		})
 	})
 }
@@ -227,7 +228,8 @@ func TestAccessLapses(t *testing.T) {
 			}
 			from.told(from.publish(b.topic(wire.TopicInbox), []byte("late")), wire.NoRecipient, "a text to it")
 			to.told(to.publish(a.topic(wire.TopicInbox), []byte("late")), wire.NotConsented, "a text from it")
-			to.quiet("nothing")
+			to.why(wire.ReproofDue)
+			to.quiet("nothing else")
 			if a := to.ask("c", b.record(everything)); a.Code != wire.OK {
 				t.Errorf("a new record: %v", a.Code)
 			}
@@ -309,6 +311,9 @@ type stuck struct{}
 
 func (*stuck) Claim(wire.Tag) error { return nil }
 func (*stuck) Release(wire.Tag)     {}
+
+func (*stuck) Fence(context.Context, wire.Tag, wire.ID) error { return nil }
+
 func (*stuck) Forward(ctx context.Context, _ wire.Tag, _ []byte) (wire.Code, error) {
 	<-ctx.Done()
 	return wire.Unavailable, ctx.Err()

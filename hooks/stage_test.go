@@ -33,8 +33,9 @@ type stage struct {
 	jobs  map[wire.MessageID]wire.Pseudonym
 	begun map[wire.MessageID]bool // by a worker: too late to cancel
 	outs  map[wire.Pseudonym][]wire.Outcome
-	calls [][]byte // what the registrar was asked
-	reply []byte   // what it answers
+	calls [][]byte                                        // what the registrar was asked
+	reply []byte                                          // what it answers
+	onAsk func(what string, id wire.ID, p wire.Pseudonym) // told of look-ups and jobs when they arrive; nil: nobody is
 }
 
 // ask plays one request to another process.
@@ -99,6 +100,9 @@ func (st *stage) Save(ctx context.Context, id wire.ID, s consent.State) (uint64,
 }
 
 func (st *stage) Call(ctx context.Context, subject string, request []byte) (wire.Code, []byte, error) {
+	if st.onAsk != nil && subject == wire.SubjectLookup {
+		st.onAsk("look-up", wire.ID(request), wire.Pseudonym{})
+	}
 	err := st.ask(ctx, "call")
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -106,7 +110,10 @@ func (st *stage) Call(ctx context.Context, subject string, request []byte) (wire
 	return wire.OK, st.reply, err
 }
 
-func (st *stage) Enqueue(ctx context.Context, _ wire.JobClass, p wire.Pseudonym, m wire.MessageID, _, _ []byte) error {
+func (st *stage) Enqueue(ctx context.Context, _ wire.JobClass, p wire.Pseudonym, m wire.MessageID, _, _, _ []byte) error {
+	if st.onAsk != nil {
+		st.onAsk("job", wire.ID{}, p)
+	}
 	if err := st.ask(ctx, "enqueue"); err != nil {
 		return err
 	}
@@ -445,6 +452,17 @@ func (ph *phone) sync() []event {
 	got := ph.seen
 	ph.seen = nil
 	return got
+}
+
+// why waits until the phone is told why nothing goes to or from it.
+func (ph *phone) why(want wire.Reason) {
+	ph.st.Helper()
+	e := ph.until("a reason", func(e event) bool {
+		return e.kind == 3 && e.topic == "r" && len(e.payload) == 2 && wire.ControlKind(e.payload[0]) == wire.CtlReason
+	})
+	if got := wire.Reason(e.payload[1]); got != want || e.qos != 0 {
+		ph.st.Errorf("told %q, want %q", got, want)
+	}
 }
 
 // quiet fails the test if anything has been received.

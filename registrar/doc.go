@@ -10,6 +10,9 @@
 //     enrolment, signs a certificate, seals it to whoever sealed request 2, and forgets.
 //  3. Renewal is signed by the device that was enrolled last, until a number must be proved anew.
 //
+// A number is switched off in the same way: by a password sent to it, from a phone that needs no account,
+// or on an operator's word. Either ends in a revocation that can only switch off.
+//
 // Look-ups are blinded: the registrar learns who asks, when and how often, never about whom. It
 // counts them by ID, so that nobody can enumerate the numbers there are. For a worker it signs the
 // day's key, and says whether a sealed sender owns a number.

@@ -46,6 +46,8 @@ type dated struct {
 //	0x61  request 1 → OK, and a password is on its way
 //	0x62  request 2 → OK ‖ certificate, sealed to whoever sealed the request
 //	0x63  renewal   → OK ‖ certificate
+//	0x64  off from another phone, request 1 → OK, and a password is on its way
+//	0x65  the same, request 2 → OK once nothing goes to or from the number's ID
 //
 // Codes: BadRecord, OverQuota, Unavailable; WrongPassword and PasswordGone for request 2; Revoked (a
 // newer device holds the ID) and NotEnrolled (the number must be proved anew) for a renewal. The
@@ -62,6 +64,10 @@ func (r *Registrar) HandleEnrol(ctx context.Context, req []byte) []byte {
 		return r.confirm(ctx, body)
 	case wire.CtlRenew:
 		return r.renew(ctx, body)
+	case wire.CtlOff:
+		return answer(r.beginOff(ctx, place, body))
+	case wire.CtlOffConfirm:
+		return answer(r.confirmOff(ctx, body))
 	}
 	return answer(wire.BadRecord)
 }
@@ -84,12 +90,23 @@ func (r *Registrar) begin(ctx context.Context, place [placeLen]byte, body []byte
 	case !c.mayEnrol(r.cfg.Now()):
 		return wire.OverQuota
 	}
-	key, otp := r.device(q.Device, q.Nonce), newPassword()
-	code, fresh := r.admit(key, place, q.Number, attempt{id: id, password: r.keyed("otp", key[:], []byte(otp))})
+	return r.sendPassword(ctx, worker, r.device(q.Device, q.Nonce), place, q.Number, id, enrolText)
+}
+
+// What the SMS with a password says: what it is good for stands before anything else could be done with it.
+const (
+	enrolText = "Bluejay code %s. If you did not ask, ignore this."
+	offText   = "Bluejay code %s switches Bluejay off for this number. If you did not ask, ignore this."
+)
+
+// sendPassword holds an attempt and sends its password, unless it is held already.
+func (r *Registrar) sendPassword(ctx context.Context, worker wire.WorkerKey, key token, place [placeLen]byte, n wire.Number, id wire.ID, text string) wire.Code {
+	otp := newPassword()
+	code, fresh := r.admit(key, place, n, attempt{id: id, password: r.keyed("otp", key[:], []byte(otp))})
 	if !fresh {
 		return code
 	}
-	if err := r.send(ctx, worker, q.Number, otp); err != nil {
+	if err := r.send(ctx, worker, n, fmt.Sprintf(text, otp)); err != nil {
 		r.forget(key)
 		return wire.Unavailable
 	}
@@ -156,14 +173,13 @@ func (r *Registrar) workerKey() (wire.WorkerKey, bool) {
 	return k, ok && k.Verify(r.root, r.cfg.Now()) == nil
 }
 
-func (r *Registrar) send(ctx context.Context, worker wire.WorkerKey, to wire.Number, otp string) error {
+func (r *Registrar) send(ctx context.Context, worker wire.WorkerKey, to wire.Number, text string) error {
 	expires := r.cfg.Now().Add(passwordLife)
 	if end := wire.Time32(worker.NotAfter); expires.After(end) {
 		expires = end
 	}
 	job, err := envelope.SealJob(worker, envelope.Job{
-		To: to, Text: "Bluejay code " + otp + ". If you did not ask, ignore this.",
-		Class: wire.ClassUrgent, ExpiresAt: expires,
+		To: to, Text: text, Class: wire.ClassUrgent, ExpiresAt: expires,
 	})
 	if err != nil {
 		return err

@@ -383,6 +383,7 @@ func FuzzHandleEnrol(f *testing.F) {
 	f.Add(p.begun)
 	f.Add(append(bytes.Clone(place), append([]byte{byte(wire.CtlRenew)}, c.Marshal()...)...))
 	f.Add(append(bytes.Clone(place), byte(wire.CtlConfirm)))
+	f.Add(append(append(bytes.Clone(place), byte(wire.CtlOff)), make([]byte, 1160)...))
 	f.Fuzz(func(t *testing.T, req []byte) {
 		got := o.HandleEnrol(t.Context(), req)
 		if len(got) == 0 || !wire.Code(got[0]).Known() {

@@ -33,6 +33,8 @@ type Config struct {
 	Jobs   Jobs
 	// WorkerKey returns the current worker key; false: none is known, and nobody can enrol.
 	WorkerKey func() (wire.WorkerKey, bool)
+	Consents  Consents         // nil: no revocation can be applied, and STOP is answered "unavailable"
+	Records   Records          // nil: nobody is told what is held, and nothing is erased
 	Now       func() time.Time // nil: time.Now
 	// CertLifetime is how long a certificate lasts. Zero, or more than 180 days: 180 days, after
 	// which a number must be proved anew in any case.
@@ -50,6 +52,8 @@ type Quotas struct {
 	DailyNumber  int // and a day [6]
 	HourlyPlace  int // passwords asked for from one network address an hour [30]
 	Pending      int // enrolments under way at once [4,096]
+	HourlyAsked  int // questions what is held, an hour [1,000]
+	DailyErased  int // numbers erased a day [100]
 }
 
 func (q Quotas) withDefaults() Quotas {
@@ -58,7 +62,7 @@ func (q Quotas) withDefaults() Quotas {
 		otherwise int
 	}{
 		{&q.Lookups, 500}, {&q.DailyLookups, 50}, {&q.DailyHellos, 10},
-		{&q.HourlyNumber, 3}, {&q.DailyNumber, 6}, {&q.HourlyPlace, 30}, {&q.Pending, 4096},
+		{&q.HourlyNumber, 3}, {&q.DailyNumber, 6}, {&q.HourlyPlace, 30}, {&q.Pending, 4096}, {&q.HourlyAsked, 1000}, {&q.DailyErased, 100},
 	} {
 		if *v.value == 0 {
 			*v.value = v.otherwise
@@ -84,6 +88,9 @@ type Registrar struct {
 	hourly  meter   // by number
 	daily   meter   // by number
 	places  meter   // by address token
+
+	questions meter // all under one key
+	erasures  meter // the zero key has their number, the others which
 }
 
 // New checks the configuration; it starts nothing.
@@ -102,7 +109,8 @@ func New(c Config) (*Registrar, error) {
 		cfg: c, log: c.Log, pending: map[token]*attempt{},
 		certs: wire.PublicKey(c.Cert.Public().(ed25519.PublicKey)), root: wire.PublicKey(c.Root.Public().(ed25519.PublicKey)),
 		hourly: newMeter(time.Hour, c.Quotas.HourlyNumber), daily: newMeter(day, c.Quotas.DailyNumber),
-		places: newMeter(time.Hour, c.Quotas.HourlyPlace),
+		places:    newMeter(time.Hour, c.Quotas.HourlyPlace),
+		questions: newMeter(time.Hour, c.Quotas.HourlyAsked), erasures: newMeter(day, c.Quotas.DailyErased),
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -127,6 +135,7 @@ func (c Config) check() error {
 	for _, q := range []int{
 		c.Quotas.Lookups, c.Quotas.DailyLookups, c.Quotas.DailyHellos,
 		c.Quotas.HourlyNumber, c.Quotas.DailyNumber, c.Quotas.HourlyPlace, c.Quotas.Pending,
+		c.Quotas.HourlyAsked, c.Quotas.DailyErased,
 	} {
 		if q < 0 || q > math.MaxUint16 {
 			return fmt.Errorf("%w: a quota is at most %d", ErrConfig, math.MaxUint16)

@@ -335,9 +335,10 @@ func FuzzHandlers(f *testing.F) {
 	f.Add(lookUpRequest(f, o, wire.ID{1}, wire.LookupByUser, 1))
 	f.Add(unsignedKey(o))
 	f.Add(make([]byte, 24+1164))
+	f.Add(append([]byte{byte(wire.CauseErasure)}, make([]byte, 1144)...))
 	f.Fuzz(func(t *testing.T, req []byte) {
 		before := bytes.Clone(req)
-		for _, h := range []func(context.Context, []byte) []byte{o.HandleLookup, o.HandleCheck, o.HandleSign} {
+		for _, h := range []func(context.Context, []byte) []byte{o.HandleLookup, o.HandleCheck, o.HandleSign, o.HandleOff} {
 			if got := h(t.Context(), req); len(got) == 0 || !wire.Code(got[0]).Known() {
 				t.Errorf("not an answer: % x", got)
 			}

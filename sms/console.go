@@ -22,11 +22,20 @@ func NewConsole(out io.Writer) *Console { return &Console{out: out} }
 // Route is "console".
 func (c *Console) Route() string { return "console" }
 
-// Run waits for ctx to end: the console has no link and gets no receipts.
-func (c *Console) Run(ctx context.Context, _ ReceiptHandler) error {
+// Check has nothing to check.
+func (c *Console) Check(context.Context) error { return nil }
+
+// Linked is always true.
+func (c *Console) Linked() bool { return true }
+
+// Run waits for ctx to end: the console has no link and gets neither receipts nor texts.
+func (c *Console) Run(ctx context.Context, _ Handlers) error {
 	<-ctx.Done()
 	return nil
 }
+
+// Turn has nothing to wait for.
+func (c *Console) Turn(context.Context) (*Turn, error) { return nil, nil }
 
 // Submit prints the text. It is NotSent only when the printing failed.
 func (c *Console) Submit(_ context.Context, m Message) Result {

@@ -19,6 +19,7 @@ var (
 	ErrNoAnswer = errors.New("sms: the SMSC did not answer in time")
 	ErrLinkLost = errors.New("sms: the link was lost before the SMSC answered")
 	ErrPDU      = errors.New("sms: malformed PDU")
+	ErrReceiver = errors.New("sms: this route is bound as a receiver: it cannot send")
 )
 
 // Message is one text for one recipient. It does not print itself.
@@ -27,9 +28,11 @@ type Message struct {
 	From       Sender
 	Text       string
 	ValidUntil time.Time // the SMSC gives up then; zero: the SMSC's own default
+	Charset    Charset
 	Class      wire.JobClass
 	Ref        uint16 // the same for every attempt of one message; its low byte joins the parts
 	Done       int    // how many parts an earlier Submit has had accepted
+	Turn       *Turn  // for the first part; nil: Submit waits for one
 }
 
 // Format redacts under every verb.
@@ -37,6 +40,17 @@ func (Message) Format(s fmt.State, _ rune) { _, _ = s.Write([]byte("[sms]")) }
 
 // LogValue redacts.
 func (Message) LogValue() slog.Value { return slog.StringValue("[sms]") }
+
+// Charset is how a route writes texts. Zero value: CharsetAuto.
+type Charset byte
+
+// Charsets. A text that does not fit the route's charset goes as UCS-2.
+const (
+	CharsetAuto   Charset = iota // the GSM 03.38 alphabet, else UCS-2
+	CharsetUCS2                  // always UCS-2: data_coding 8
+	CharsetLatin1                // ISO-8859-1: data_coding 3
+	CharsetASCII                 // IA5: data_coding 1
+)
 
 // Sender is what a recipient sees as the sender. There is no default: each country has its own
 // rules. Zero value: none, which transports refuse.
@@ -115,6 +129,7 @@ type Result struct {
 	Class     Class
 	IDs       []string      // ids of the parts accepted by this call, in order
 	Late      <-chan Answer // when Unknown: an answer that comes after all; closed when none can
+	Whole     bool          // IDs has one id, and that stands for all parts: a gateway cut the text
 	Simulated bool          // printed, not sent
 	Err       error         // why it is not Answered; one of this package's errors
 }
@@ -137,15 +152,50 @@ func (Receipt) LogValue() slog.Value { return slog.StringValue("[receipt]") }
 // once, and before Submit has returned. An error means "not stored": the SMSC will repeat it. [F-14]
 type ReceiptHandler func(ctx context.Context, r Receipt) error
 
+// Incoming is a text that a phone sent to one of our numbers. It does not print itself. Who sent it
+// is the network's word, and can be forged.
+type Incoming struct {
+	Route string // of the transport that received it
+	ID    string // the network's, if it gives one; for telling a repetition
+	From  wire.Number
+	To    string // our own number or short code, as the network writes it
+	Text  string // at most 1,600 characters
+}
+
+// Format redacts under every verb.
+func (Incoming) Format(s fmt.State, _ rune) { _, _ = s.Write([]byte("[incoming sms]")) }
+
+// LogValue redacts.
+func (Incoming) LogValue() slog.Value { return slog.StringValue("[incoming sms]") }
+
+// IncomingHandler stores what a text asks for. It may be called concurrently and for the same text
+// more than once. An error means "not stored": the network will repeat it.
+type IncomingHandler func(ctx context.Context, m Incoming) error
+
+// Handlers take what the network sends by itself. A nil one has it refused for good.
+type Handlers struct {
+	Receipt  ReceiptHandler
+	Incoming IncomingHandler
+}
+
 // Transport is one route to the phone network.
 type Transport interface {
 	// Route names this transport: SMSC ids are unique at most within it.
 	Route() string
-	// Run keeps the transport connected and hands on receipts until ctx ends; then it returns nil,
-	// and nothing it started runs any more. Call it once.
-	Run(ctx context.Context, receipts ReceiptHandler) error
+	// Run keeps the transport connected and hands on what the network sends until ctx ends; then it
+	// returns nil, and nothing it started runs any more. Call it once.
+	Run(ctx context.Context, h Handlers) error
+	// Turn waits until a part could be written at once, or until ctx ends, which is [ErrNoLink]. Nil and
+	// no error: there is nothing to wait for.
+	Turn(ctx context.Context) (*Turn, error)
 	// Submit sends the parts of m from m.Done on, in order, and stops at the first that is not
-	// accepted. It waits for a link and for its turn until ctx ends; once a part is written it waits
-	// for the answer as long as the route allows, unless ctx ends, which makes it Unknown.
+	// accepted. The first goes by m.Turn; for the others it waits for a link and a turn until ctx ends.
+	// It writes nothing after ctx's deadline; once a part is written it waits for the answer as long as
+	// the route allows, unless ctx ends, which makes it Unknown.
 	Submit(ctx context.Context, m Message) Result
+	// Check connects and authenticates as Run would, and sends nothing. Its errors say what to do; nil
+	// does not prove that the network would deliver.
+	Check(ctx context.Context) error
+	// Linked reports whether a Submit now would not have to wait for a link.
+	Linked() bool
 }

@@ -68,9 +68,16 @@ func marshal(p pdu.PDU, seq int32) []byte {
 	return b.Bytes()
 }
 
-// bindPDU asks for one session for both directions.
-func bindPDU(systemID, password, systemType string) pdu.PDU {
-	b := pdu.NewBindRequest(pdu.Transceiver)
+var (
+	bindings    = map[Bind]pdu.BindingType{Transceiver: pdu.Transceiver, Transmitter: pdu.Transmitter, Receiver: pdu.Receiver}
+	bindAnswers = map[Bind]data.CommandIDType{
+		Transceiver: data.BIND_TRANSCEIVER_RESP, Transmitter: data.BIND_TRANSMITTER_RESP, Receiver: data.BIND_RECEIVER_RESP,
+	}
+)
+
+// bindPDU asks for one link.
+func bindPDU(as Bind, systemID, password, systemType string) pdu.PDU {
+	b := pdu.NewBindRequest(bindings[as])
 	b.SystemID, b.Password, b.SystemType = systemID, password, systemType
 	return b
 }
@@ -80,7 +87,7 @@ func submitPDUs(m Message, now time.Time) ([]*pdu.SubmitSM, error) {
 	if m.From.IsZero() {
 		return nil, ErrSender
 	}
-	s, err := split(m.Text, byte(m.Ref))
+	s, err := split(m.Text, m.Charset, byte(m.Ref))
 	if err != nil {
 		return nil, err
 	}
@@ -120,12 +127,7 @@ func address(ton, npi byte, addr string) pdu.Address {
 	return a
 }
 
-func coding(c byte) data.Encoding {
-	if c == codingUCS2 {
-		return data.UCS2
-	}
-	return data.GSM7BIT
-}
+func coding(c byte) data.Encoding { return data.FromDataCoding(c) }
 
 // validity is the time left in SMPP's relative form (SMPP 3.4 section 7.1.1.2), which needs no
 // agreement on clocks or time zones; "" for the zero time. A text whose time is over gets a second.

@@ -1,6 +1,7 @@
 package sms
 
 import (
+	"math/big"
 	"regexp"
 	"strings"
 
@@ -68,7 +69,9 @@ func receiptText(d *pdu.DeliverSM) Receipt {
 		}
 		seen[key] = true
 		if key == "id" {
-			r.ID = value
+			if !strings.HasPrefix(strings.ToLower(value), "sub:") { // else the id is empty: "id: sub:001"
+				r.ID = value
+			}
 		} else {
 			r.State = finalOr(statesByName[strings.ToUpper(value)])
 		}
@@ -82,4 +85,37 @@ func finalOr(s wire.JobState) wire.JobState {
 		return s
 	}
 	return wire.JobSubmitted
+}
+
+// IDForm is how a route writes message ids. SMPP leaves it open, and some SMSCs answer in one form and
+// report in another. Zero value: IDsAsIs. [F-14]
+type IDForm byte
+
+// Forms. An id that is no number of its form stays as it is.
+const (
+	IDsAsIs       IDForm = iota // compared byte by byte
+	IDsNumeric                  // decimal in both, with or without leading zeros
+	IDsHexDecimal               // hexadecimal in the answer, decimal in the receipt
+	IDsDecimalHex               // decimal in the answer, hexadecimal in the receipt
+)
+
+// answer is the id of a submit_sm_resp in the form that both are compared in: decimal digits.
+func (f IDForm) answer(id string) string { return f.decimal(id, f == IDsHexDecimal) }
+
+// receipt is the id of a receipt in the same form.
+func (f IDForm) receipt(id string) string { return f.decimal(id, f == IDsDecimalHex) }
+
+func (f IDForm) decimal(id string, hex bool) string {
+	if f == IDsAsIs {
+		return id
+	}
+	base := 10
+	if hex {
+		base = 16
+	}
+	n, ok := new(big.Int).SetString(strings.TrimSpace(id), base)
+	if !ok || n.Sign() < 0 {
+		return id
+	}
+	return n.String()
 }

@@ -47,6 +47,7 @@ func TestParseReceipt(t *testing.T) {
 		wantOK bool
 	}{
 		{"text form", deliverSM(t, 0x04, "447700900123", form("DELIVRD")), Receipt{ID: "7F2a", To: number, State: wire.JobDelivered}, true},
+		{"an empty id", deliverSM(t, 0x04, "447700900123", "id: sub:001 dlvrd:001 stat:DELIVRD"), Receipt{To: number, State: wire.JobDelivered}, true},
 		{"lower case", deliverSM(t, 0x04, "+447700900123", "ID:9 STAT:undeliv"), Receipt{ID: "9", To: number, State: wire.JobUndeliverable}, true},
 		{"expired", deliverSM(t, 0x04, "447700900123", form("EXPIRED")), Receipt{ID: "7F2a", To: number, State: wire.JobExpired}, true},
 		{"deleted", deliverSM(t, 0x04, "447700900123", form("DELETED")), Receipt{ID: "7F2a", To: number, State: wire.JobUndeliverable}, true},

@@ -77,7 +77,7 @@ func TestSplit(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := split(tt.text, 0xa7)
+			s, err := split(tt.text, CharsetAuto, 0xa7)
 			if err != nil || len(s.parts) != tt.parts || s.coding != tt.coding {
 				t.Fatalf("split: %d parts, coding %d, %v; want %d, %d", len(s.parts), s.coding, err, tt.parts, tt.coding)
 			}
@@ -90,8 +90,37 @@ func TestSplit(t *testing.T) {
 
 func TestSplitRefusesSeven(t *testing.T) {
 	for _, text := range []string{strings.Repeat("a", 6*153+1), strings.Repeat("я", 6*67+1)} {
-		if _, err := split(text, 0); !errors.Is(err, ErrTooLong) {
+		if _, err := split(text, CharsetAuto, 0); !errors.Is(err, ErrTooLong) {
 			t.Errorf("%d characters: %v, want ErrTooLong", len([]rune(text)), err)
+		}
+	}
+}
+
+// TestPartsByCharset: parts by charset. [F-3] [F-22]
+func TestPartsByCharset(t *testing.T) {
+	tests := []struct {
+		text  string
+		c     Charset
+		parts int
+	}{
+		{"", CharsetAuto, 1},
+		{strings.Repeat("a", 160), CharsetAuto, 1},
+		{strings.Repeat("a", 161), CharsetAuto, 2},
+		{strings.Repeat("a", 70), CharsetUCS2, 1},
+		{strings.Repeat("a", 71), CharsetUCS2, 2},
+		{strings.Repeat("😀", 35), CharsetUCS2, 1},
+		{strings.Repeat("😀", 67), CharsetUCS2, 3}, // 33 a part: no pair is split
+		{strings.Repeat("é", 140), CharsetLatin1, 1},
+		{strings.Repeat("é", 141), CharsetLatin1, 2},
+		{strings.Repeat("я", 71), CharsetLatin1, 2},
+		{strings.Repeat("é", 71), CharsetASCII, 2},
+		{strings.Repeat("a", 160), CharsetASCII, 1},
+		{strings.Repeat("a", 6*153+1), CharsetAuto, 7},
+		{strings.Repeat("a", 5000), CharsetLatin1, 7},
+	}
+	for _, tt := range tests {
+		if got := Parts(tt.text, tt.c); got != tt.parts {
+			t.Errorf("%d bytes in charset %d: %d parts, want %d", len(tt.text), tt.c, got, tt.parts)
 		}
 	}
 }
@@ -104,7 +133,7 @@ func FuzzSplit(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		text = string([]rune(text)) // as every text from the wire: valid UTF-8
 		want, gsm := wire.SMSParts(text)
-		s, err := split(text, 1)
+		s, err := split(text, CharsetAuto, 1)
 		if want > wire.MaxSMSParts {
 			if !errors.Is(err, ErrTooLong) {
 				t.Fatalf("%d parts: %v", want, err)

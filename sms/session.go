@@ -22,16 +22,17 @@ const (
 )
 
 const (
-	receiptWorkers = 4
-	receiptBacklog = 64              // receipts read and not yet stored; above, "try again"
-	lateFor        = 2 * time.Minute // how long an unanswered part is remembered
-	unbindTimeout  = time.Second
+	storers       = 16
+	storeBacklog  = 4096            // receipts and texts read and not yet stored; above, "try again"
+	lateFor       = 2 * time.Minute // how long an unanswered part is remembered
+	unbindTimeout = time.Second
 )
 
 var (
 	errUnbound = errors.New("sms: the SMSC closed the session")
 	errClosed  = errors.New("sms: session closed")
 	errRebind  = errors.New("sms: the SMSC says this session is not bound")
+	errNobody  = errors.New("sms: nobody here takes it")
 )
 
 // bindError is a refusal to bind.
@@ -48,9 +49,10 @@ type session struct {
 	conn     net.Conn
 	in       *bufio.Reader
 	window   chan struct{} // one element for each part being submitted
-	receipts chan incoming
+	received chan received
 	done     chan struct{}
 	heard    atomic.Bool // a PDU came since the last look
+	worked   atomic.Bool // a submit was answered
 
 	wmu sync.Mutex // one PDU at a time on conn
 
@@ -67,22 +69,23 @@ type pending struct {
 	answer chan Answer // capacity 1: the reader never waits for a submitter
 }
 
-type incoming struct {
-	seq     int32
-	receipt Receipt
+// received is what a deliver_sm brought, and what to answer it with.
+type received struct {
+	seq   int32
+	store func(ctx context.Context, h Handlers) error
 }
 
 // bind opens the session on conn, which it closes if it fails. The bind has a deadline of its own:
 // an SMSC that accepts connections and says nothing is a common failure.
-func bind(ctx context.Context, cfg SMPPConfig, conn net.Conn) (*session, error) {
+func bind(ctx context.Context, cfg SMPPConfig, as Bind, conn net.Conn) (*session, error) {
 	s := &session{
 		cfg: cfg, conn: conn, in: bufio.NewReader(conn), window: make(chan struct{}, cfg.Window),
-		receipts: make(chan incoming, receiptBacklog), done: make(chan struct{}),
+		received: make(chan received, storeBacklog), done: make(chan struct{}),
 		seq: 1, open: map[int32]pending{},
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	err := s.handshake()
+	err := s.handshake(as)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -91,11 +94,11 @@ func bind(ctx context.Context, cfg SMPPConfig, conn net.Conn) (*session, error) 
 
 // handshake accepts an answer under any sequence number: nothing else can be outstanding, and some
 // SMSCs number their answer themselves.
-func (s *session) handshake() error {
+func (s *session) handshake(as Bind) error {
 	if err := s.conn.SetDeadline(time.Now().Add(s.cfg.BindTimeout)); err != nil {
 		return err
 	}
-	request := bindPDU(s.cfg.SystemID, s.cfg.Password, s.cfg.SystemType)
+	request := bindPDU(as, s.cfg.SystemID, s.cfg.Password, s.cfg.SystemType)
 	if _, err := s.conn.Write(marshal(request, s.seq)); err != nil {
 		return err
 	}
@@ -103,7 +106,7 @@ func (s *session) handshake() error {
 	switch {
 	case err != nil:
 		return err
-	case f.command != data.BIND_TRANSCEIVER_RESP && f.command != data.GENERIC_NACK:
+	case f.command != bindAnswers[as] && f.command != data.GENERIC_NACK:
 		return fmt.Errorf("%w: not an answer to a bind", ErrPDU)
 	case f.status != statusOK:
 		return bindError{f.status}
@@ -236,11 +239,12 @@ func (s *session) answered(f frame) {
 		a.Class = Permanent // a nack that says OK is no acceptance
 	}
 	if resp, ok := f.body.(*pdu.SubmitSMResp); ok && len(resp.MessageID) <= maxID {
-		a.ID = resp.MessageID
+		a.ID = s.cfg.IDs.answer(resp.MessageID)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p, ok := s.open[f.seq]; ok {
+		s.worked.Store(true)
 		delete(s.open, f.seq)
 		p.answer <- a
 	}
@@ -261,24 +265,37 @@ func (s *session) refuse(f frame) error {
 	return s.respond(nack, f.seq)
 }
 
-// deliver passes a receipt on to be stored. Texts from phones are refused until something here
-// keeps them: an SMSC told "received" would forget them. [F-14]
+// deliver passes a receipt, or a text from a phone, on to be stored. What cannot be read, and what
+// nobody here keeps, is refused for good: an SMSC told "received" would forget it. [F-14]
 func (s *session) deliver(f frame) error {
 	d, ok := f.body.(*pdu.DeliverSM)
 	if !ok {
 		return s.delivered(f.seq, statusNever)
 	}
-	r, ok := parseReceipt(d)
-	if !ok {
+	store := s.storeOf(d)
+	if store == nil {
 		return s.delivered(f.seq, statusNever)
 	}
-	r.Route = s.cfg.Name
 	select {
-	case s.receipts <- incoming{f.seq, r}:
+	case s.received <- received{f.seq, store}:
 		return nil
 	default:
 		return s.delivered(f.seq, statusTryAgain)
 	}
+}
+
+// storeOf says how to store what d brings; nil: not at all.
+func (s *session) storeOf(d *pdu.DeliverSM) func(context.Context, Handlers) error {
+	if r, ok := parseReceipt(d); ok {
+		r.Route, r.ID = s.cfg.Name, s.cfg.IDs.receipt(r.ID)
+		return storeReceipt(r)
+	}
+	m, ok := parseIncoming(d)
+	if !ok {
+		return nil
+	}
+	m.Route = s.cfg.Name
+	return storeIncoming(m)
 }
 
 func (s *session) delivered(seq int32, status Status) error {
@@ -287,15 +304,18 @@ func (s *session) delivered(seq int32, status Status) error {
 	return s.respond(resp, seq)
 }
 
-// store hands receipts to the handler and answers each by what became of it. [F-14]
-func (s *session) store(ctx context.Context, handler ReceiptHandler) {
+// store hands on what was received and answers by what became of it. [F-14]
+func (s *session) store(ctx context.Context, h Handlers) {
 	for {
 		select {
 		case <-s.done:
 			return
-		case r := <-s.receipts:
+		case r := <-s.received:
 			status := statusOK
-			if err := handler(ctx, r.receipt); err != nil {
+			switch err := r.store(ctx, h); {
+			case errors.Is(err, errNobody):
+				status = statusNever
+			case err != nil:
 				status = statusTryAgain
 			}
 			_ = s.delivered(r.seq, status) // a failed write has ended the session

@@ -103,6 +103,11 @@ type world struct {
 
 func newWorld(t *testing.T, cfg SMPPConfig, handler ReceiptHandler, scripts ...func(*peer, fpdu.Body)) *world {
 	t.Helper()
+	return newWorldWith(t, cfg, Handlers{Receipt: handler}, scripts...)
+}
+
+func newWorldWith(t *testing.T, cfg SMPPConfig, h Handlers, scripts ...func(*peer, fpdu.Body)) *world {
+	t.Helper()
 	w := &world{}
 	var running sync.WaitGroup
 	var turn sync.Mutex
@@ -124,7 +129,7 @@ func newWorld(t *testing.T, cfg SMPPConfig, handler ReceiptHandler, scripts ...f
 	w.SMPP = smpp
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- smpp.Run(ctx, handler) }()
+	go func() { done <- smpp.Run(ctx, h) }()
 	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -273,6 +278,17 @@ func TestNotSent(t *testing.T) {
 			t.Errorf("outcomes %v, want one unknown and one not sent", got)
 		}
 	})
+	bubble(t, "its time was over before it was written", func(t *testing.T) {
+		written := 0
+		w := newWorld(t, SMPPConfig{}, noReceipts, onSubmit(func(*peer, fpdu.Body) { written++ }))
+		defer w.stop()
+		late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+		defer cancel()
+		r := w.Submit(stoodStill{late}, testMessage(t, testText))
+		if r.Outcome != NotSent || !errors.Is(r.Err, ErrNoLink) || written != 0 {
+			t.Errorf("after its time: %v, %v, %d written", r.Outcome, r.Err, written)
+		}
+	})
 	bubble(t, "too long", func(t *testing.T) {
 		w := newWorld(t, SMPPConfig{}, noReceipts, polite)
 		defer w.stop()
@@ -282,6 +298,12 @@ func TestNotSent(t *testing.T) {
 		}
 	})
 }
+
+// stoodStill is a context of a process that stood still: its time is over, and nobody has said so yet.
+type stoodStill struct{ context.Context }
+
+func (stoodStill) Done() <-chan struct{} { return nil }
+func (stoodStill) Err() error            { return nil }
 
 // TestParts: a text stops at the first part that is not accepted and goes on from there.
 func TestParts(t *testing.T) {
@@ -515,7 +537,7 @@ func TestReceiptBacklog(t *testing.T) {
 		})
 		defer w.stop()
 		synctest.Wait()
-		const sent = receiptBacklog + receiptWorkers + 10
+		const sent = storeBacklog + storers + 10
 		for range sent {
 			w.last().send(receiptPDU("a"))
 			synctest.Wait()

@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -24,21 +27,42 @@ type SMPPConfig struct {
 
 	Dial func(context.Context) (net.Conn, error) // nil: TCP, with TLS if set, to Addr
 
-	Window          int              // parts written and not answered; 0: 10
-	Rate            float64          // parts a second at most; 0: 1,000
-	BindTimeout     time.Duration    // to connect and bind; 0: 10 s
-	ResponseTimeout time.Duration    // for the answer to a part; 0: 10 s
-	EnquireLink     time.Duration    // between looks at an idle link; 0: 30 s
-	RefusedPause    time.Duration    // before binding again where the bind was refused; 0: 60 s
+	Window          int           // parts written and not answered; 0: 10
+	Rate            float64       // parts a second at most; 0: 1,000
+	BindTimeout     time.Duration // to connect and bind; 0: 10 s
+	ResponseTimeout time.Duration // for the answer to a part; 0: 10 s
+	EnquireLink     time.Duration // between looks at an idle link; 0: 30 s
+	RefusedPause    time.Duration // before binding again where the bind was refused; 0: 60 s
+	Bind            Bind
+	IDs             IDForm           // how answers and receipts write message ids
 	Statuses        map[Status]Class // overrides for this route
 	Log             *slog.Logger     // nil: no log. It never gets a number, a text or a password
 }
 
+// Bind is what is asked of the SMSC (SMPP 3.4 section 4.1). Zero value: Transceiver.
+type Bind byte
+
+// Binds.
+const (
+	Transceiver Bind = iota // one link for both directions
+	Transmitter             // submits only: no receipts and no texts from phones
+	Receiver                // receipts and texts only: a Submit fails for good
+	TwoLinks                // a transmitter and a receiver, as older SMSCs want it
+)
+
+// links are the binds of the links to keep up.
+func (b Bind) links() []Bind {
+	if b == TwoLinks {
+		return []Bind{Transmitter, Receiver}
+	}
+	return []Bind{b}
+}
+
 // Pauses before connecting again: the first, and the longest.
 const (
-	firstPause = 500 * time.Millisecond
+	firstPause = 100 * time.Millisecond
 	maxPause   = 30 * time.Second
-	steadyFor  = 10 * time.Second // a session that lasted this long starts the pauses afresh
+	steadyFor  = 10 * time.Second // a session that lasted this long, or answered a submit, starts the pauses afresh
 )
 
 func orDefault[T comparable](v, def T) T {
@@ -73,14 +97,15 @@ func (c SMPPConfig) dial(ctx context.Context) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", c.Addr)
 }
 
-// SMPP is a transport over one SMPP 3.4 transceiver bind that is kept up while Run runs.
+// SMPP is a transport over SMPP 3.4, whose bind is kept up while Run runs.
 type SMPP struct {
 	cfg SMPPConfig
 
-	mu    sync.Mutex // guards what follows
-	pace  *pacer
-	bound *session      // nil: none
-	ready chan struct{} // closed while bound
+	mu        sync.Mutex // guards what follows
+	pace      *pacer
+	bound     *session      // the one that submits; nil: none
+	changed   chan struct{} // closed at the next change of bound
+	listening bool          // a receiver's link is up
 }
 
 // NewSMPP returns a transport. It does not connect: Run does.
@@ -89,26 +114,36 @@ func NewSMPP(cfg SMPPConfig) (*SMPP, error) {
 		return nil, errors.New("sms: SMPP needs an address, a system id of at most 15 and a password of at most 8 bytes")
 	}
 	cfg = cfg.withDefaults()
-	return &SMPP{cfg: cfg, pace: newPacer(cfg.Rate, time.Now()), ready: make(chan struct{})}, nil
+	return &SMPP{cfg: cfg, pace: newPacer(cfg.Rate, time.Now()), changed: make(chan struct{})}, nil
 }
 
 // Route is the configured name.
 func (t *SMPP) Route() string { return t.cfg.Name }
 
-// Run binds, and binds again with growing pauses whenever the link is lost, until ctx ends. Then it
+// Run binds, and binds again with growing pauses whenever a link is lost, until ctx ends. Then it
 // unbinds: submit nothing more before ctx ends, or the outcome may be Unknown.
-func (t *SMPP) Run(ctx context.Context, receipts ReceiptHandler) error {
+func (t *SMPP) Run(ctx context.Context, h Handlers) error {
+	var running sync.WaitGroup
+	for _, as := range t.cfg.Bind.links() {
+		running.Go(func() { t.keepUp(ctx, as, h) })
+	}
+	running.Wait()
+	return nil
+}
+
+// keepUp keeps one link up until ctx ends.
+func (t *SMPP) keepUp(ctx context.Context, as Bind, h Handlers) {
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		began := time.Now()
-		err := t.serve(ctx, receipts)
-		if time.Since(began) >= steadyFor {
+		worked, err := t.serve(ctx, as, h)
+		if worked || time.Since(began) >= steadyFor {
 			pause = firstPause
 		}
 		if ctx.Err() == nil {
 			wait(ctx, t.pauseAfter(err, pause))
 		}
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 	}
 }
@@ -126,71 +161,105 @@ func (t *SMPP) pauseAfter(err error, pause time.Duration) time.Duration {
 	return pause
 }
 
-// wait waits for d or the end of ctx; it reports whether d passed.
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// serve is one session from connecting to its end. Nothing it started runs when it returns.
-func (t *SMPP) serve(ctx context.Context, receipts ReceiptHandler) error {
-	s, err := t.open(ctx)
+// serve is one session from connecting to its end. Nothing it started runs when it returns. worked
+// reports whether the SMSC answered a submit on it.
+func (t *SMPP) serve(ctx context.Context, as Bind, h Handlers) (worked bool, err error) {
+	s, err := t.open(ctx, as)
 	if err != nil {
-		return err
+		return false, err
 	}
 	handling, cancel := context.WithCancel(ctx)
 	var started sync.WaitGroup
 	started.Go(s.read)
-	for range receiptWorkers {
-		started.Go(func() { s.store(handling, receipts) })
+	for range storers {
+		started.Go(func() { s.store(handling, h) })
 	}
 	t.cfg.Log.Info("bound to the SMSC", "route", t.cfg.Name)
-	t.set(s)
+	t.set(as, s)
 	err = s.keep(ctx)
-	t.set(nil)
+	t.set(as, nil)
 	cancel()
 	started.Wait()
-	return err
+	return s.worked.Load(), err
 }
 
-func (t *SMPP) open(ctx context.Context) (*session, error) {
+func (t *SMPP) open(ctx context.Context, as Bind) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.BindTimeout)
 	defer cancel()
 	conn, err := t.cfg.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return bind(ctx, t.cfg, conn)
+	return bind(ctx, t.cfg, as, conn)
 }
 
-func (t *SMPP) set(s *session) {
+// set says which session a link has now; nil: none.
+func (t *SMPP) set(as Bind, s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.bound = s
-	if s != nil {
-		close(t.ready)
-	} else {
-		t.ready = make(chan struct{})
+	if as == Receiver {
+		t.listening = s != nil
+		return
 	}
+	t.bound = s
+	close(t.changed)
+	t.changed = make(chan struct{})
 }
 
-// link waits for a session; nil when ctx ends first.
+// Linked reports whether every link is bound.
+func (t *SMPP) Linked() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch t.cfg.Bind {
+	case Receiver:
+		return t.listening
+	case TwoLinks:
+		return t.listening && t.bound != nil
+	}
+	return t.bound != nil
+}
+
+// Check binds each link once and unbinds it.
+func (t *SMPP) Check(ctx context.Context) error {
+	for _, as := range t.cfg.Bind.links() {
+		if err := t.check(ctx, as); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *SMPP) check(ctx context.Context, as Bind) error {
+	s, err := t.open(ctx, as)
+	var refused bindError
+	switch {
+	case errors.As(err, &refused):
+		return fmt.Errorf("%w: check system id, password and bind mode with the operator of the SMSC", err)
+	case errors.Is(err, io.EOF):
+		return errors.New("the SMSC ended the connection at the bind: check system id, password and bind mode, and whether it expects TLS")
+	case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no answer to the bind within %s: is this the SMPP port?", t.cfg.BindTimeout)
+	case err != nil:
+		return fmt.Errorf("%w: check address and port", err)
+	}
+	var reading sync.WaitGroup
+	reading.Go(s.read)
+	s.unbind()
+	reading.Wait()
+	return nil
+}
+
+// link waits for a session that has not ended; nil when ctx ends first.
 func (t *SMPP) link(ctx context.Context) *session {
 	for {
 		t.mu.Lock()
-		s, ready := t.bound, t.ready
+		s, changed := t.bound, t.changed
 		t.mu.Unlock()
-		if s != nil {
+		if s != nil && s.reason() == nil {
 			return s
 		}
 		select {
-		case <-ready:
+		case <-changed:
 		case <-ctx.Done():
 			return nil
 		}
@@ -201,12 +270,16 @@ func (t *SMPP) link(ctx context.Context) *session {
 // ends: the whole bind slows down for it. [F-15]
 func (t *SMPP) Submit(ctx context.Context, m Message) Result {
 	parts, err := submitPDUs(m, time.Now())
+	if t.cfg.Bind == Receiver {
+		err = ErrReceiver
+	}
 	if err != nil {
 		return Result{Outcome: NotSent, Class: Permanent, Err: err}
 	}
 	var ids []string
 	for _, p := range parts[min(m.Done, len(parts)):] {
-		r := t.submitPart(ctx, p)
+		r := t.submitPart(ctx, p, m.Turn)
+		m.Turn = nil
 		if r.outcome != Answered || r.answer.Class != Accepted {
 			return Result{Outcome: r.outcome, Status: r.answer.Status, Class: r.answer.Class, IDs: ids, Late: r.late, Err: r.err}
 		}
@@ -215,15 +288,21 @@ func (t *SMPP) Submit(ctx context.Context, m Message) Result {
 	return Result{IDs: ids}
 }
 
-func (t *SMPP) submitPart(ctx context.Context, p *pdu.SubmitSM) partResult {
+// submitPart submits one part by a turn, or waits for one.
+func (t *SMPP) submitPart(ctx context.Context, p *pdu.SubmitSM, turn *Turn) partResult {
 	for {
-		s := t.link(ctx)
-		if s == nil {
-			return partResult{outcome: NotSent, err: ErrNoLink}
+		if turn == nil {
+			if turn, _ = t.Turn(ctx); turn == nil {
+				return partResult{outcome: NotSent, err: ErrNoLink}
+			}
 		}
-		r := t.inTurn(ctx, s, p)
+		r := partResult{outcome: NotSent, err: ErrNoLink}
+		if !over(ctx) {
+			r = turn.link.submit(ctx, p)
+		}
+		turn.End()
 		if r.outcome == Answered && r.answer.Class == Rebind {
-			s.fail(errRebind)
+			turn.link.fail(errRebind)
 		}
 		if r.outcome != Answered || r.answer.Class != Throttled {
 			return r
@@ -232,26 +311,43 @@ func (t *SMPP) submitPart(ctx context.Context, p *pdu.SubmitSM) partResult {
 		if ctx.Err() != nil {
 			return r
 		}
+		turn = nil
 	}
 }
 
-// inTurn takes a place in the window, then waits for the pace, then submits.
-func (t *SMPP) inTurn(ctx context.Context, s *session, p *pdu.SubmitSM) partResult {
-	select {
-	case s.window <- struct{}{}:
-		defer func() { <-s.window }()
-	case <-s.done:
-		return partResult{outcome: NotSent, err: ErrNoLink}
-	case <-ctx.Done():
-		return partResult{outcome: NotSent, err: ErrNoLink}
+// Turn waits for a link, for a place in its window and for the pace. A link that is lost meanwhile costs
+// no second wait for the pace. [F-15]
+func (t *SMPP) Turn(ctx context.Context) (*Turn, error) {
+	if t.cfg.Bind == Receiver {
+		return nil, nil // Submit refuses
 	}
+	for paced := false; ; {
+		s := t.link(ctx)
+		if s == nil || ctx.Err() != nil {
+			return nil, ErrNoLink
+		}
+		turn := place(ctx, s.window, s.done)
+		if turn == nil {
+			continue
+		}
+		if !paced && !t.paced(ctx) {
+			turn.End()
+			return nil, ErrNoLink
+		}
+		if paced = true; s.reason() == nil {
+			turn.link = s
+			return turn, nil
+		}
+		turn.End()
+	}
+}
+
+// paced waits for the pace; it reports whether ctx let it.
+func (t *SMPP) paced(ctx context.Context) bool {
 	t.mu.Lock()
-	turn := t.pace.reserve(time.Now())
+	pause := t.pace.reserve(time.Now())
 	t.mu.Unlock()
-	if turn > 0 && !wait(ctx, turn) {
-		return partResult{outcome: NotSent, err: ErrNoLink}
-	}
-	return s.submit(ctx, p)
+	return pause <= 0 || wait(ctx, pause)
 }
 
 func (t *SMPP) slowDown() {

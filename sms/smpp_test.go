@@ -48,7 +48,7 @@ func newLine(t testing.TB, cfg sms.SMPPConfig) *line {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := smpp.Run(ctx, l.receipt); err != nil {
+		if err := smpp.Run(ctx, sms.Handlers{Receipt: l.receipt}); err != nil {
 			t.Errorf("Run: %v", err)
 		}
 	})
@@ -275,7 +275,7 @@ func TestWrongPassword(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = l.Run(ctx, func(context.Context, sms.Receipt) error { return nil }) })
+	wg.Go(func() { _ = l.Run(ctx, sms.Handlers{Receipt: func(context.Context, sms.Receipt) error { return nil }}) })
 	if r := l.Submit(ctx, message(t, "secret text")); r.Outcome != sms.NotSent {
 		t.Errorf("with a wrong password: %v", r.Outcome)
 	}

@@ -23,6 +23,8 @@ const (
 	AlreadyHandled Code = 0x1c // too late to cancel
 	TakenOver      Code = 0x1d // a newer connection of the same device
 	Revoked        Code = 0x1e // consent withdrawn, or a newer certificate exists
+	TooOld         Code = 0x1f // the handset is made for an older version than the operator requires
+	WrongNotice    Code = 0x20 // agreed to after a text that the operator does not accept
 )
 
 // codeRow gives the reason codes MQTT 5 allows in PUBACK and in CONNACK or DISCONNECT.
@@ -50,6 +52,8 @@ var codes = [...]codeRow{
 	AlreadyHandled: {0x83, 0x83, "too late: already submitted"},
 	TakenOver:      {0x83, 0x8e, "another connection of this device took over"},
 	Revoked:        {0x87, 0x98, "consent withdrawn or a newer device enrolled"},
+	TooOld:         {0x83, 0x84, "this app is too old for the service: update it"},
+	WrongNotice:    {0x83, 0x83, "not the current notice: update this app, read the notice and agree to that"},
 }
 
 func (c Code) row() codeRow {

@@ -17,9 +17,14 @@ const (
 	CtlNextTag ControlKind = 0x54 // c: ask for the tag of a generation
 	CtlAnswer  ControlKind = 0x55 // r: answer to a request
 	CtlNotice  ControlKind = 0x56 // r: refusal or undeliverable, for MQTT 3.1.1
+	CtlReason  ControlKind = 0x57 // r: why nothing goes to or from this device
+	CtlSuspend ControlKind = 0x58 // c: the SIM is another
 	CtlEnrol   ControlKind = 0x61 // e: enrolment request 1
 	CtlConfirm ControlKind = 0x62 // e: enrolment request 2
 	CtlRenew   ControlKind = 0x63 // e: certificate renewal
+
+	CtlOff        ControlKind = 0x64 // e: switch a number off from another phone, request 1
+	CtlOffConfirm ControlKind = 0x65 // e: the same, request 2
 )
 
 func badControl(what string) error { return fmt.Errorf("%w: not a %s", ErrMalformed, what) }
@@ -66,6 +71,17 @@ func ParseNotice(b []byte) (Notice, error) {
 	return Notice{PacketID: binary.BigEndian.Uint16(b[1:]), Code: Code(b[3])}, nil
 }
 
+// ByReason is a 2-byte control message about a reason: CtlReason on r, CtlSuspend on c.
+func ByReason(kind ControlKind, r Reason) []byte { return []byte{byte(kind), byte(r)} }
+
+// ParseByReason reads one; an unknown reason is malformed.
+func ParseByReason(kind ControlKind, b []byte) (Reason, error) {
+	if len(b) != 2 || ControlKind(b[0]) != kind || !Reason(b[1]).Known() {
+		return 0, badControl("message about a reason")
+	}
+	return Reason(b[1]), nil
+}
+
 // MaxAnswerBody bounds the body of an answer, in bytes.
 const MaxAnswerBody = 2048
 
@@ -91,7 +107,7 @@ func ParseAnswer(b []byte) (Answer, error) {
 }
 
 // Request is a message on c, e or q: a request id, then the body. On c the body is a consent
-// record or CtlNextTag ‖ gen; on e it begins with CtlEnrol, CtlConfirm or CtlRenew; on q it is a
+// record, CtlNextTag ‖ gen or CtlSuspend ‖ reason; on e it begins with CtlEnrol, CtlConfirm, CtlRenew, CtlOff or CtlOffConfirm; on q it is a
 // [LookupKind] and a blinded batch. [P-13]
 type Request struct {
 	ID   uint16

@@ -24,7 +24,15 @@ func controls() []control {
 			return ByMessageID(kind, id), err
 		}
 	}
+	byReason := func(kind ControlKind) func([]byte) ([]byte, error) {
+		return func(b []byte) ([]byte, error) {
+			r, err := ParseByReason(kind, b)
+			return ByReason(kind, r), err
+		}
+	}
 	return []control{
+		{"reason", ByReason(CtlReason, NewNotice), byReason(CtlReason)},
+		{"suspend", ByReason(CtlSuspend, SIMChanged), byReason(CtlSuspend)},
 		{"welcome", Welcome{Gen: 5, Tag: someTag, Seq: 41}.Marshal(), again(ParseWelcome, Welcome.Marshal)},
 		{"cannot read", ByMessageID(byte(CtlUnread), someMessage), byID(byte(CtlUnread))},
 		{"cancel", ByMessageID(TypeCancel, someMessage), byID(TypeCancel)},
@@ -94,6 +102,33 @@ func TestControlCodes(t *testing.T) {
 		_, err = ParseOutcome(Outcome{someMessage, JobState(c)}.Marshal())
 		if (err == nil) != JobState(c).Known() {
 			t.Errorf("outcome %d: %v", c, err)
+		}
+	}
+}
+
+// TestReasons: a closed set, each with a text of its own.
+func TestReasons(t *testing.T) {
+	seen := map[string]bool{}
+	for i := range 256 {
+		r := Reason(i)
+		if _, err := ParseByReason(CtlReason, ByReason(CtlReason, r)); (err == nil) != r.Known() {
+			t.Errorf("reason %d: %v", i, err)
+		}
+		if r.Known() && seen[r.String()] {
+			t.Errorf("reason %d says what another says", i)
+		}
+		seen[r.String()] = true
+	}
+	if len(seen) != 10 || Reason(0).Known() { // "" is what is none
+		t.Errorf("%d texts", len(seen))
+	}
+}
+
+// TestVersions: a user name says what a device was made for, in one way only.
+func TestVersions(t *testing.T) {
+	for name, want := range map[string]int{"bj1": 1, Protocol: Version, "bj255": 255, "bj0": 0, "bj01": 0, "bj+1": 0, "bj256": 0, "bj": 0, "": 0, "BJ1": 0, "bj1 ": 0} {
+		if got, ok := ParseProtocol(name); got != want || ok != (want != 0) {
+			t.Errorf("%q: %d, %v", name, got, ok)
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -105,8 +107,22 @@ func (k WorkerKey) Verify(root PublicKey, now time.Time) error {
 	return nil
 }
 
-// Protocol is the MQTT user name of version 1. [P-15]
-const Protocol = "bj1"
+// Protocol is the MQTT user name of a device made for Version. [P-15]
+const Protocol = "bj2"
+
+// Version is what this code is made for. A later version only adds: who is made for an earlier one may
+// ignore what it does not know. 2 adds the reasons on r (0x57).
+const Version = 2
+
+// ParseProtocol reads the version in a user name, 1 to 255.
+func ParseProtocol(user string) (version int, ok bool) {
+	digits, ok := strings.CutPrefix(user, "bj")
+	v, err := strconv.ParseUint(digits, 10, 8)
+	if !ok || err != nil || v == 0 || digits[0] == '0' || digits[0] == '+' {
+		return 0, false
+	}
+	return int(v), true
+}
 
 // ExporterLabel and ExporterLen bind a CONNECT to its TLS connection (RFC 8446 section 7.5). [P-15]
 const (

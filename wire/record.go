@@ -297,3 +297,29 @@ func (r Receipt) Verify(broker PublicKey, record []byte) error {
 	h := sha256.Sum256(record)
 	return verify(broker, r.Sig[:], "bj1 receipt", h[:], binary.BigEndian.AppendUint32(nil, r.ReceivedAt))
 }
+
+// Reason is why a scope is not in force, as a handset can show it: a closed set. Those below 16 are the causes
+// of a revocation, and the user's own withdrawal. Zero value: none.
+type Reason byte
+
+// Reasons. A revocation's is its cause.
+const (
+	Withdrawn  Reason = 15 // by the device itself
+	NewNotice  Reason = 16 // the text agreed to is not accepted any more: read the new one
+	SIMChanged Reason = 17 // the number has to be proved anew
+	NewDevice  Reason = 18 // agree on this device, too
+	ReproofDue Reason = 19 // the record or the certificate is over
+)
+
+var reasons = map[Reason]string{
+	Reason(CauseStop): "STOP by SMS", Reason(CausePhone): "from another phone", Reason(CauseOperator): "by the operator",
+	Reason(CauseErasure): "by an erasure", Withdrawn: "on this phone", NewNotice: "the notice has changed: read it and agree again",
+	SIMChanged: "the SIM was changed: prove the number again", NewDevice: "a new device: agree on it, too",
+	ReproofDue: "it is over: prove the number and agree again",
+}
+
+// Known reports whether r is in the closed set; 0, no reason, is not.
+func (r Reason) Known() bool { return reasons[r] != "" }
+
+// String is what a handset may show, "" for no reason.
+func (r Reason) String() string { return reasons[r] }

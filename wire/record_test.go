@@ -331,7 +331,7 @@ func TestParseConnectRefuses(t *testing.T) {
 	if _, err := ParseConnect(withCert); !errors.Is(err, ErrMalformed) {
 		t.Errorf("with a broken certificate: %v", err)
 	}
-	if Protocol != "bj1" || ExporterLabel != "EXPORTER-bluejay-connect" {
+	if Protocol != fmt.Sprintf("bj%d", Version) || ExporterLabel != "EXPORTER-bluejay-connect" {
 		t.Error("the names of version 1 have changed")
 	}
 }

@@ -12,19 +12,33 @@ const (
 	SubjectCheck  = "bj.registrar.check"  // message id 16 ‖ BCD 8 ‖ sealed sender → Code
 	SubjectSign   = "bj.registrar.sign"   // unsigned worker key 42 → Code ‖ WorkerKey
 
-	StreamJobs     = "BJ_SMS"
-	StreamOutcomes = "BJ_OUTCOME"
-	BucketConsent  = "bj_consent" // ID → consent state
-	BucketKeys     = "bj_keys"    // "worker" → WorkerKey
-	BucketJournal  = "bj_journal" // message id → job state
-	BucketCounts   = "bj_counts"  // ID → look-up and enrolment counts
+	SubjectStop   = "bj.registrar.stop" // number sealed to the registrar → Code; OK also when nobody has enrolled with it [F-18]
+	SubjectOff    = "bj.registrar.off"  // operator → registrar: Cause 1 ‖ number sealed → Code ‖ seq u32 of the revocation, 0: nobody has enrolled with it
+	SubjectSeq    = "bj.consent.seq"    // registrar → broker: ID 12 → Code ‖ stored seq u32
+	SubjectRevoke = "bj.consent.revoke" // registrar → broker: Revocation 87 → Code, OK only after silence [C-revoke]
+
+	StreamJobs       = "BJ_SMS"
+	StreamOutcomes   = "BJ_OUTCOME"
+	StreamEvents     = "BJ_EVENT"      // transitions of jobs whose sender consented to integrations
+	StreamCaps       = "BJ_CAPS"       // counters of what was spent, by day
+	BucketConsent    = "bj_consent"    // ID → consent state
+	BucketKeys       = "bj_keys"       // "worker" → WorkerKey
+	BucketJournal    = "bj_journal"    // message id → job state
+	BucketCounts     = "bj_counts"     // ID → look-up and enrolment counts
+	BucketSuppressed = "bj_suppressed" // number hash → who wants no SMS
 
 	subjectJobs     = "bj.sms.job."
 	subjectOutcomes = "bj.sms.outcome."
 	subjectRoute    = "bj.route."
+	subjectEvent    = "bj.event.sms."   // of everybody, not stored
+	subjectParty    = "bj.event.party." // of consenting senders, stored
+	subjectCaps     = "bj.caps."
 
 	// HeaderSender carries the broker's sealed word on who sent a job. [F-6]
 	HeaderSender = "Bj-Sender"
+	// HeaderParty carries the sender's ID sealed by the broker for itself, if the sender consented to
+	// integrations when it sent the job.
+	HeaderParty = "Bj-Party"
 )
 
 // JobClass is what an SMS job is for; only the registrar may publish urgent ones. [F-5]
@@ -82,6 +96,21 @@ func ParseOutcomeSubject(s string) (Pseudonym, error) {
 	}
 	return ParsePseudonym(token)
 }
+
+// EventSubject is where a job's transition is published; state is a state's name. A stored one is of
+// a sender who consented to integrations. [F-20]
+func EventSubject(state string, stored bool) string {
+	if stored {
+		return subjectParty + state
+	}
+	return subjectEvent + state
+}
+
+// EventSubjects matches every transition, stored or not.
+func EventSubjects(stored bool) string { return EventSubject("*", stored) }
+
+// CapSubject is where a counter is kept. [F-21]
+func CapSubject(key string) string { return subjectCaps + key }
 
 // RouteSubject is where the broker that holds the session of a tag answers. [C-2]
 func RouteSubject(t Tag) string { return subjectRoute + t.String() }

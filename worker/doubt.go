@@ -19,6 +19,7 @@ const maxStrays = 2 * wire.MaxSMSParts
 // [F-5] [F-11]
 func (w *Worker) waitInDoubt(ctx, stop context.Context, t *task) (done bool, err error) {
 	t.tried = true
+	w.open.doubts(t)
 	if len(t.entry.SMSCIDs) > 0 { // so that nobody repeats the parts that were accepted
 		if err := w.put(ctx, t.id, t.entry); err != nil {
 			return true, err
@@ -88,7 +89,7 @@ func (w *Worker) sign(stop context.Context, t *task) (ev fallback.Event, stopped
 			}
 			t.late = nil
 		case id := <-t.strays:
-			if w.open.alone(t) && !slices.Contains(t.entry.SMSCIDs, id) {
+			if w.open.alone(t) && !slices.Contains(t.entry.SMSCIDs, id) && !w.haunted(stop, t) {
 				return t.answered(sms.Answer{ID: id}), false
 			}
 		case <-over.C:
@@ -105,7 +106,7 @@ func (t *task) answered(a sms.Answer) fallback.Event {
 		return eventOfClass(a.Class)
 	}
 	t.entry.SMSCIDs = append(t.entry.SMSCIDs, a.ID)
-	if len(t.entry.SMSCIDs) < t.entry.Parts {
+	if len(t.entry.SMSCIDs) < len(receiptsDue(t.entry)) {
 		return fallback.Resume
 	}
 	return fallback.Accept
@@ -130,6 +131,26 @@ func (w *Worker) doubtOver(ctx context.Context, t *task) (done bool, err error) 
 	return false, nil
 }
 
+// haunt remembers that a job ended unknown: until its receipt cannot come any more, a receipt that
+// nobody expects may be its own. [F-14]
+func (w *Worker) haunt(ctx context.Context, e Entry) error {
+	if e.State != wire.JobUnknown {
+		return nil
+	}
+	key := hauntKey(e.NumberHash)
+	had, _, err := w.get(ctx, key)
+	if err != nil || had.ExpiresAt.After(e.ExpiresAt) {
+		return err
+	}
+	return w.put(ctx, key, Entry{State: wire.JobUnknown, At: time.Now(), ExpiresAt: e.ExpiresAt, NumberHash: e.NumberHash})
+}
+
+// haunted reports whether a receipt for the task's number may be an older job's. In doubt it is.
+func (w *Worker) haunted(ctx context.Context, t *task) bool {
+	e, ok, err := w.get(ctx, hauntKey(t.entry.NumberHash))
+	return err != nil || ok && time.Now().Before(e.ExpiresAt.Add(receiptWait))
+}
+
 // openJobs knows which numbers are being written to. A receipt under an id that no answer named can
 // be matched only while exactly one job for its number is open; with two it would be a guess.
 type openJobs struct {
@@ -140,7 +161,7 @@ type openJobs struct {
 func (o *openJobs) add(t *task) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	t.number = t.entry.NumberHash
+	t.number, t.settled = t.entry.NumberHash, make(chan struct{})
 	tasks := o.byNumber[t.number]
 	if tasks == nil {
 		tasks = map[*task]bool{}
@@ -159,9 +180,37 @@ func (o *openJobs) remove(t *task) {
 	defer o.mu.Unlock()
 	tasks := o.byNumber[t.number]
 	delete(tasks, t)
+	close(t.settled)
 	if len(tasks) == 0 {
 		delete(o.byNumber, t.number)
 	}
+}
+
+// unsettled returns what is closed when a job for the number, other than id, has its end or its answer;
+// nil if none waits for an answer right now.
+func (o *openJobs) unsettled(n numberHash, id wire.MessageID) <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for t := range o.byNumber[n] {
+		if t.written && !t.doubtful && t.id != id {
+			return t.settled
+		}
+	}
+	return nil
+}
+
+// doubts marks that nobody should wait for t any more.
+func (o *openJobs) doubts(t *task) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t.doubtful = true
+}
+
+// writes marks that something is about to be written for t. A stray receipt from before is not its.
+func (o *openJobs) writes(t *task) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t.written = true
 }
 
 // alone reports whether no other job for the number was open beside t.
@@ -176,6 +225,9 @@ func (o *openJobs) stray(n numberHash, smscID string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for t := range o.byNumber[n] {
+		if !t.written {
+			continue
+		}
 		select {
 		case t.strays <- smscID:
 		default: // more than a text has parts: not ours

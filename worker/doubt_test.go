@@ -59,6 +59,34 @@ func TestDoubtByClass(t *testing.T) {
 	}
 }
 
+// TestUnsentCostsNothing: what certainly did not leave, or was refused, is none of the three submissions of an
+// urgent job. [F-5]
+func TestUnsentCostsNothing(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		w := newWorld(t)
+		w.script = func(n int, m sms.Message) sms.Result {
+			switch {
+			case n <= 4:
+				return sms.Result{Outcome: sms.NotSent, Err: sms.ErrNoLink}
+			case n <= 6:
+				return sms.Result{Class: sms.Retry}
+			case n <= 8:
+				return sms.Result{Outcome: sms.Unknown, Err: sms.ErrLinkLost}
+			}
+			return accepted(m, "id")
+		}
+		p := w.start()
+		j := w.job(secret)
+		j.Class = wire.ClassUrgent
+		id := w.send(j)
+		w.wait(30 * time.Minute)
+		if e := w.journal[id]; e.State != wire.JobSubmitted || len(w.submits) != 9 || e.Unsent != 4 || e.Refusals != 2 {
+			t.Errorf("%v after %d submits, %d unsent and %d refused", e.State, len(w.submits), e.Unsent, e.Refusals)
+		}
+		p.stop()
+	})
+}
+
 // TestLateAnswer: an answer within the minute ends the doubt. [F-11]
 func TestLateAnswer(t *testing.T) {
 	tests := []struct {
@@ -223,7 +251,9 @@ func TestRedelivery(t *testing.T) {
 		told    string
 		submits int
 	}{
-		{"submitted", func() Entry { return Entry{State: wire.JobSubmitted, Parts: 1, SMSCIDs: []string{"a"}} }, wire.ClassNormal, time.Second, "submitted", 0},
+		{"submitted", func() Entry {
+			return Entry{State: wire.JobSubmitted, Attempt: 1, Parts: 1, Route: "route", SMSCIDs: []string{"a"}}
+		}, wire.ClassNormal, time.Second, "submitted", 0},
 		{"delivered", func() Entry { return Entry{State: wire.JobDelivered} }, wire.ClassNormal, time.Second, "delivered", 0},
 		{"failed", func() Entry { return Entry{State: wire.JobFailed} }, wire.ClassNormal, time.Second, "failed", 0},
 		{"unknown", func() Entry { return Entry{State: wire.JobUnknown} }, wire.ClassUrgent, time.Second, "unknown", 0},
@@ -290,8 +320,13 @@ func TestBeginRace(t *testing.T) {
 
 // TestTwoWorkersOneJob: a job handed out twice at once, because a worker was slow, is sent once. [F-11]
 func TestTwoWorkersOneJob(t *testing.T) {
-	for _, released := range []bool{false, true} {
-		bubble(t, fmt.Sprint("released before: ", released), func(t *testing.T) {
+	tests := []struct {
+		released bool
+		times    int // how often the queue says the second one was handed out
+	}{{false, 1}, {false, 2}, {true, 2}}
+	for _, tt := range tests {
+		released := tt.released
+		bubble(t, fmt.Sprint("released before: ", released, ", handed out ", tt.times), func(t *testing.T) {
 			w := newWorld(t)
 			gate := make(chan struct{})
 			slow := &slowTransport{gate: gate}
@@ -300,14 +335,17 @@ func TestTwoWorkersOneJob(t *testing.T) {
 			for range 2 {
 				processes = append(processes, w.start(func(c *Config, p *ports) {
 					c.Secrets = secrets
+					c.Limits = CapLimits{}
 					if slow.ports == nil {
 						slow.ports = p
 					}
-					c.Transport = &slowTransport{ports: p, gate: gate}
+					c.Routes = w.via(sms.Route{Transport: &slowTransport{ports: p, gate: gate}})
 				}))
 			}
 			var d delivery
 			id := w.send(w.job(secret), func(x *delivery) {
+				x.party = []byte("token")
+				x.times = tt.times
 				d = *x
 				if released {
 					w.look(func() {
@@ -315,13 +353,17 @@ func TestTwoWorkersOneJob(t *testing.T) {
 					})
 				}
 			})
-			d.times = 2
 			w.push(&d)
 			w.wait(20 * time.Second)
 			close(gate) // the slow one gets its answer while the other waits in doubt
 			w.wait(2 * time.Minute)
-			if len(w.submits) != 1 || w.told(id) != "submitted" {
-				t.Errorf("%d submits, told %q", len(w.submits), w.told(id))
+			if len(w.submits) != 1 || w.told(id) != "submitted" || !strings.Contains(w.went(id), "submitted.") {
+				t.Errorf("%d submits, told %q, went %s", len(w.submits), w.told(id), w.went(id))
+			}
+			for _, n := range w.counts {
+				if n != 1 {
+					t.Errorf("counted %d times", n)
+				}
 			}
 			for _, p := range processes {
 				p.stop()
@@ -330,48 +372,169 @@ func TestTwoWorkersOneJob(t *testing.T) {
 	}
 }
 
+// TestStoodStill: a worker stands still with a job in hand, longer than another waits in doubt, and goes
+// on as if nothing had been. What the other told the sender stays true: no final state is left, whatever
+// comes of the attempt, and a next attempt is not disturbed. [F-7] [F-11]
+func TestStoodStill(t *testing.T) {
+	refused := sms.Result{Class: sms.Retry, Status: 0x08}
+	for _, tt := range []struct {
+		name  string
+		class wire.JobClass
+		comes sms.Result // of the one that stood still
+		told  string
+		end   wire.JobState // in the journal
+		takes int           // submits
+	}{
+		{"taken", wire.ClassNormal, sms.Result{IDs: []string{"late"}}, "unknown", wire.JobUnknown, 1},
+		{"refused", wire.ClassNormal, refused, "unknown", wire.JobUnknown, 1},
+		{"refused for good", wire.ClassNormal, sms.Result{Class: sms.Permanent, Status: 0x0b}, "unknown", wire.JobUnknown, 1},
+		{"not sent", wire.ClassNormal, sms.Result{Outcome: sms.NotSent, Err: sms.ErrNoLink}, "unknown", wire.JobUnknown, 1},
+		{"urgent and taken", wire.ClassUrgent, sms.Result{IDs: []string{"late"}}, "submitted", wire.JobSubmitted, 2},
+		{"urgent and refused", wire.ClassUrgent, refused, "submitted", wire.JobSubmitted, 2},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			gate, secrets := make(chan struct{}), &memory{}
+			still := w.start(func(c *Config, p *ports) {
+				c.Secrets, c.Routes = secrets, w.via(sms.Route{Transport: &slowTransport{ports: p, gate: gate}})
+				c.SubmitTimeout = time.Hour // nothing else ends an attempt while a process stands still
+			})
+			first := true
+			w.script = func(n int, m sms.Message) sms.Result {
+				if first {
+					first = false
+					return tt.comes
+				}
+				return accepted(m, fmt.Sprint("id", n))
+			}
+			j := w.job(secret)
+			j.Class = tt.class
+			var d delivery
+			id := w.send(j, func(x *delivery) { d = *x })
+			w.wait(30 * time.Second) // it has begun, and gives no sign of life
+			other := w.start(func(c *Config, _ *ports) { c.Secrets = secrets })
+			d.times = 2
+			w.push(&d)
+			w.wait(time.Minute)
+			close(gate)
+			w.wait(2 * time.Minute)
+			w.look(func() {
+				if e := w.journal[id]; e.State != tt.end || len(w.submits) != tt.takes {
+					t.Errorf("the journal has %v after %d submits, want %v after %d", e.State, len(w.submits), tt.end, tt.takes)
+				}
+			})
+			if got := w.told(id); got != tt.told || !w.acked[id] {
+				t.Errorf("told %q, want %q", got, tt.told)
+			}
+			still.stop()
+			other.stop()
+		})
+	}
+}
+
 // TestCrashAnywhere: a worker dies before each of its effects in turn, and another takes over. A
-// text is sent at most once, its sender is always told the truth, and the job always ends. [F-11]
+// text is sent at most once, its sender is always told the truth, every step it says it took is
+// reported, it is counted at most twice, and the job always ends. [F-11] [F-20] [F-21]
 func TestCrashAnywhere(t *testing.T) {
 	crashes := 0
 	for _, class := range []wire.JobClass{wire.ClassNormal, wire.ClassUrgent} {
-		for at := 1; at <= 8; at++ {
-			bubble(t, fmt.Sprint(class, " ", at), func(t *testing.T) {
-				w := newWorld(t)
-				secrets := &memory{}
-				first := w.start(func(c *Config, p *ports) { c.Secrets = secrets; p.crashAt = at })
-				j := w.job(secret)
-				j.Class = class
-				var d delivery
-				id := w.send(j, func(x *delivery) { d = *x })
-				w.wait(time.Minute)
-				first.stop()
-				if first.ports.crashed {
-					crashes++
-				}
-				if w.acked[id] {
-					return
-				}
-				d.times = 2 // the queue notices that nobody holds it
-				w.push(&d)
-				second := w.start(func(c *Config, _ *ports) { c.Secrets = secrets })
-				w.wait(10 * time.Minute)
-				got, n := w.told(id), len(w.submits)
-				if !w.acked[id] {
-					t.Errorf("never acknowledged; told %q", got)
-				}
-				if class == wire.ClassNormal && n > 1 || class == wire.ClassUrgent && n < 1 || n > 2 {
-					t.Errorf("%v: %d submits", class, n)
-				}
-				if got == "submitted" && n == 0 || got != "submitted" && got != "unknown" {
-					t.Errorf("told %q after %d submits", got, n)
-				}
-				second.stop()
-				w.leaks()
-			})
+		for _, party := range []string{"", "token"} {
+			for at := 1; at <= 12; at++ {
+				bubble(t, fmt.Sprint(class, " ", party, at), func(t *testing.T) {
+					if crashAt(t, class, party, at) {
+						crashes++
+					}
+				})
+			}
 		}
 	}
-	if crashes < 12 {
+	if crashes < 44 {
 		t.Errorf("only %d crashes: the test no longer reaches the steps it is for", crashes)
+	}
+}
+
+func crashAt(t *testing.T, class wire.JobClass, party string, at int) (crashed bool) {
+	w := newWorld(t)
+	secrets := &memory{}
+	limits := CapLimits{PerSender: -1}
+	first := w.start(func(c *Config, p *ports) { c.Secrets, c.Limits = secrets, limits; p.crashAt = at })
+	j := w.job(secret)
+	j.Class = class
+	var d delivery
+	id := w.send(j, func(x *delivery) { x.party = []byte(party); d = *x })
+	w.wait(time.Minute)
+	first.stop()
+	if !w.acked[id] {
+		d.times = 2 // the queue notices that nobody holds it
+		w.push(&d)
+	}
+	second := w.start(func(c *Config, _ *ports) { c.Secrets, c.Limits = secrets, limits })
+	w.wait(10 * time.Minute)
+	got, n := w.told(id), len(w.submits)
+	if !w.acked[id] {
+		t.Errorf("never acknowledged; told %q", got)
+	}
+	if class == wire.ClassNormal && n > 1 || class == wire.ClassUrgent && n < 1 || n > 2 {
+		t.Errorf("%v: %d submits", class, n)
+	}
+	if got == "submitted" && n == 0 || got != "submitted" && got != "unknown" {
+		t.Errorf("told %q after %d submits", got, n)
+	}
+	if steps := " " + w.went(id); party != "" && !strings.Contains(steps, " "+got+".") || n > 0 && party != "" && !strings.Contains(steps, " submitting.") {
+		t.Errorf("told %q, and reported %q", got, steps)
+	}
+	for _, counted := range w.counts {
+		if counted < int64(min(n, 1)) || counted > 2 {
+			t.Errorf("%d parts counted of %d submits", counted, n)
+		}
+	}
+	second.stop()
+	w.leaks()
+	return first.ports.crashed
+}
+
+// TestStopOrCancelAnywhere: a STOP or a cancellation comes just before each of a worker's effects in
+// turn. From the first byte on it is too late; before, nothing is sent. [F-10] [F-17]
+func TestStopOrCancelAnywhere(t *testing.T) {
+	before := []string{"step queued", "count", "begin", "step submitting", "suppressed", "submit", "put", "tell submitted", "ack"}
+	for i, port := range before {
+		bubble(t, "stop before "+port, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.start(func(c *Config, _ *ports) { c.Limits = CapLimits{} })
+			w.look(func() { w.hooks[port] = func() { w.stopNow(p) } })
+			id := w.send(w.job(secret))
+			w.wait(time.Second)
+			want, submits := "suppressed", 0
+			if i > 4 {
+				want, submits = "submitted", 1
+			}
+			if w.told(id) != want || len(w.submits) != submits {
+				t.Errorf("told %q after %d submits", w.told(id), len(w.submits))
+			}
+			p.stop()
+		})
+		bubble(t, "cancel before "+port, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.start(func(c *Config, _ *ports) { c.Limits = CapLimits{} })
+			var id wire.MessageID
+			won := false
+			w.look(func() {
+				w.hooks[port] = func() { // what the bridge does for the sender
+					if _, ok := w.journal[id]; !ok {
+						w.journal[id], won = Entry{State: wire.JobCancelled}, true
+					}
+				}
+			})
+			w.send(w.job(secret), func(d *delivery) { id = d.id })
+			w.wait(time.Second)
+			want, submits := "cancelled", 0
+			if i > 2 {
+				want, submits = "submitted", 1
+			}
+			if w.told(id) != want || len(w.submits) != submits || won != (i <= 2) {
+				t.Errorf("told %q after %d submits; the cancellation won: %t", w.told(id), len(w.submits), won)
+			}
+			p.stop()
+		})
 	}
 }

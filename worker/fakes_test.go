@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"bluejay/envelope"
+	"bluejay/fallback"
 	"bluejay/sms"
 	"bluejay/wire"
 )
@@ -36,6 +39,12 @@ type world struct {
 	queue     []*delivery // ready to be handed out
 	arrived   chan struct{}
 	journal   map[wire.MessageID]Entry
+	list      map[numberHash]fallback.Suppression
+	stopped   map[string]int // what the registrar was told to stop, and how often
+	counts    map[string]int64
+	steps     map[wire.MessageID][]string // transitions, each once
+	seen      []Observation
+	hooks     map[string]func() // called before the effect of a port; the world is locked
 	outcomes  map[wire.MessageID][]wire.JobState
 	dead      map[wire.MessageID]string
 	acked     map[wire.MessageID]bool
@@ -43,7 +52,7 @@ type world struct {
 	trace     []string
 	submits   []sms.Message
 	script    func(n int, m sms.Message) sms.Result // n counts from 1
-	receipts  sms.ReceiptHandler
+	network   sms.Handlers
 	owns      func(sealed []byte, n wire.Number) (bool, error)
 	published []wire.WorkerKey
 	keyFails  int
@@ -62,6 +71,8 @@ func newWorld(t testing.TB) *world {
 		t: t, arrived: make(chan struct{}, 10_000), journal: map[wire.MessageID]Entry{},
 		outcomes: map[wire.MessageID][]wire.JobState{}, dead: map[wire.MessageID]string{}, acked: map[wire.MessageID]bool{},
 		retries: map[wire.MessageID][]time.Duration{}, root: root,
+		list: map[numberHash]fallback.Suppression{}, stopped: map[string]int{}, counts: map[string]int64{},
+		steps: map[wire.MessageID][]string{}, hooks: map[string]func(){},
 		script: func(n int, m sms.Message) sms.Result { return accepted(m, fmt.Sprint("id", n)) },
 		owns:   func([]byte, wire.Number) (bool, error) { return true, nil },
 	}
@@ -89,6 +100,7 @@ type delivery struct {
 	sender  wire.Pseudonym
 	payload []byte
 	sealed  []byte
+	party   []byte
 	times   int
 }
 
@@ -96,6 +108,7 @@ func (d *delivery) ID() wire.MessageID     { return d.id }
 func (d *delivery) Class() wire.JobClass   { return d.class }
 func (d *delivery) Sender() wire.Pseudonym { return d.sender }
 func (d *delivery) Payload() []byte        { return d.payload }
+func (d *delivery) Party() []byte          { return d.party }
 func (d *delivery) SealedSender() []byte   { return d.sealed }
 func (d *delivery) Delivered() int         { return d.times }
 
@@ -137,11 +150,14 @@ type ports struct {
 	crash   func() // called once at the crash
 }
 
+// silent are the ports that are left out of the trace: they change nothing that lasts.
+var silent = []string{"beat", "get", "each", "list", "suppressed", "count"}
+
 // call lets one effect through, or not.
 func (p *ports) call(ctx context.Context, port string, effect func(*world)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if port != "beat" {
+	if port != "beat" && port != "each" && port != "list" {
 		p.calls++
 	}
 	if p.crashAt > 0 && p.calls >= p.crashAt && !p.crashed {
@@ -155,8 +171,11 @@ func (p *ports) call(ctx context.Context, port string, effect func(*world)) erro
 		p.fails[port]--
 		return errDown
 	}
+	if hook := p.hooks[port]; hook != nil {
+		hook()
+	}
 	effect(p.world)
-	if port != "beat" && port != "get" {
+	if !slices.Contains(silent, port) && !strings.HasPrefix(port, "step ") {
 		p.note("%s", port)
 	}
 	return nil
@@ -240,15 +259,107 @@ func (p *ports) PublishWorkerKey(_ context.Context, k wire.WorkerKey) error {
 	return nil
 }
 
+// Each calls f with a copy, as a real journal does that others write to meanwhile.
+func (p *ports) Each(ctx context.Context, f func(wire.MessageID, Entry) error) error {
+	all := map[wire.MessageID]Entry{}
+	if err := p.call(ctx, "each", func(w *world) { maps.Copy(all, w.journal) }); err != nil {
+		return err
+	}
+	for id, e := range all {
+		if err := f(id, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *ports) Transition(ctx context.Context, t fallback.Transition) error {
+	return p.call(ctx, "step "+t.State, func(w *world) {
+		step := fmt.Sprint(t.State, ".", t.Attempt)
+		if had := w.steps[t.Message]; !slices.Contains(had, step) { // as Nats-Msg-Id does
+			w.steps[t.Message] = append(had, step)
+		}
+	})
+}
+
+// Stop is the registrar revoking the consent of a number's owner.
+func (p *ports) Stop(ctx context.Context, sealed []byte) error {
+	return p.call(ctx, "stop", func(w *world) { w.stopped[string(sealed)]++ })
+}
+
+// Add is a counter that all workers share.
+func (p *ports) Add(ctx context.Context, key string, n int64) (total int64, err error) {
+	err = p.call(ctx, "count", func(w *world) { w.counts[key] += n; total = w.counts[key] })
+	return total, err
+}
+
+// list is the suppression list as one worker process sees it.
+type list struct{ p *ports }
+
+func (l list) Suppressed(ctx context.Context, n [16]byte) (s fallback.Suppression, on bool, err error) {
+	err = l.p.call(ctx, "suppressed", func(w *world) { s, on = w.list[n] })
+	return s, on, err
+}
+
+func (l list) Suppress(ctx context.Context, n [16]byte, s fallback.Suppression) error {
+	return l.p.call(ctx, "suppress", func(w *world) { w.list[n] = s })
+}
+
+func (l list) Lift(ctx context.Context, n [16]byte) error {
+	return l.p.call(ctx, "lift", func(w *world) { delete(w.list, n) })
+}
+
+func (l list) Each(ctx context.Context, f func([16]byte, fallback.Suppression) error) error {
+	all := map[numberHash]fallback.Suppression{}
+	if err := l.p.call(ctx, "list", func(w *world) { maps.Copy(all, w.list) }); err != nil {
+		return err
+	}
+	for n, s := range all {
+		if err := f(n, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sealNumber stands for envelope.SealNumber: what it returns names the number to the registrar only.
+func sealNumber(n wire.Number) ([]byte, error) {
+	h := sha256.Sum256([]byte(n.E164()))
+	return h[:], nil
+}
+
 func (p *ports) Route() string { return "route" }
 
-func (p *ports) Run(ctx context.Context, h sms.ReceiptHandler) error {
+func (p *ports) Run(ctx context.Context, h sms.Handlers) error {
 	p.mu.Lock()
-	p.receipts = h
+	p.network = h
 	p.mu.Unlock()
 	<-ctx.Done()
 	return nil
 }
+
+func (p *ports) Check(context.Context) error { return nil }
+
+func (p *ports) Linked() bool { return true }
+
+// via is the routes of a worker: each as it is given, from "Bluejay".
+func (w *world) via(routes ...sms.Route) *sms.Routes {
+	w.t.Helper()
+	from, err := sms.ParseSender("Bluejay")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for i := range routes {
+		routes[i].From = from
+	}
+	all, err := sms.NewRoutes(routes, sms.NumberPolicy{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return all
+}
+
+func (p *ports) Turn(context.Context) (*sms.Turn, error) { return nil, nil }
 
 // Submit is the SMSC. What it takes is taken even if the worker crashes while it does.
 func (p *ports) Submit(ctx context.Context, m sms.Message) sms.Result {
@@ -279,12 +390,10 @@ type process struct {
 func (w *world) start(change ...func(*Config, *ports)) *process {
 	w.t.Helper()
 	p := &ports{world: w, fails: map[string]int{}}
-	from, err := sms.ParseSender("Bluejay")
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	cfg := Config{
-		Queue: p, Journal: p, Events: p, Registrar: p, Keys: p, Transport: p, From: from,
+		Queue: p, Journal: p, Events: p, Registrar: p, Keys: p, Suppressions: list{p}, Caps: p,
+		Routes: w.via(sms.Route{Transport: p}), SealNumber: sealNumber, Limits: CapLimits{PerNumber: -1, PerSender: -1},
+		Observe:   func(o Observation) { w.look(func() { w.seen = append(w.seen, o) }) },
 		NumberKey: []byte("0123456789abcdef0123456789abcdef"), Log: slog.New(slog.NewTextHandler(lockedWriter{w}, nil)),
 	}
 	for _, c := range change {
@@ -374,9 +483,24 @@ func (w *world) send(j envelope.Job, change ...func(*delivery)) wire.MessageID {
 // say delivers a receipt through the transport, as the SMSC does.
 func (w *world) say(id string, to string, state wire.JobState) error {
 	w.mu.Lock()
-	h := w.receipts
+	h := w.network.Receipt
 	w.mu.Unlock()
 	return h(w.t.Context(), sms.Receipt{Route: "route", ID: id, To: number(w.t, to), State: state})
+}
+
+// text is a person sending an SMS to the service.
+func (w *world) text(from, text string) error {
+	w.mu.Lock()
+	h := w.network.Incoming
+	w.mu.Unlock()
+	return h(w.t.Context(), sms.Incoming{Route: "route", From: number(w.t, from), Text: text})
+}
+
+// went is which steps of a job were reported, in order.
+func (w *world) went(id wire.MessageID) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.steps[id], " ")
 }
 
 // told is what the sender of a job was told, in order.
@@ -410,7 +534,7 @@ func (w *world) leaks() {
 	w.t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	rest, err := json.Marshal([]any{fmt.Sprint(w.journal), fmt.Sprint(w.outcomes), fmt.Sprint(w.dead), w.logs.String()})
+	rest, err := json.Marshal([]any{fmt.Sprint(w.journal), fmt.Sprint(w.outcomes), fmt.Sprint(w.dead), fmt.Sprint(w.steps), fmt.Sprint(w.counts), fmt.Sprint(w.list), fmt.Sprint(w.seen), w.logs.String()})
 	if err != nil {
 		w.t.Fatal(err)
 	}

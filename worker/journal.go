@@ -34,6 +34,23 @@ func partKey(route, smscID string, n numberHash) wire.MessageID {
 	return wire.MessageIDOf(wire.LP("bj1 part", []byte(route), []byte(smscID), n[:]))
 }
 
+// endKey is where the journal decides between a late receipt and a sweep which final state a
+// submitted job gets. [F-24]
+func endKey(id wire.MessageID) wire.MessageID {
+	return wire.MessageIDOf(wire.LP("bj1 end", id[:]))
+}
+
+// hauntKey is where the journal keeps how long receipts of jobs that ended unknown may still come for
+// a number. [F-14]
+func hauntKey(n numberHash) wire.MessageID {
+	return wire.MessageIDOf(wire.LP("bj1 haunt", n[:]))
+}
+
+// replyKey is where the journal decides who answers a keyword of a number on a UTC day. [F-19]
+func replyKey(k fallback.Keyword, n numberHash, now time.Time) wire.MessageID {
+	return wire.MessageIDOf(wire.LP("bj1 reply", []byte{byte(k)}, n[:], []byte(now.UTC().Format("20060102"))))
+}
+
 // begin stores e unless there is an entry. It reports what is stored and whether that is e. A first
 // try whose answer was lost is recognised by its owner.
 func (w *Worker) begin(ctx context.Context, id wire.MessageID, e Entry) (stored Entry, ours bool, err error) {
@@ -64,15 +81,38 @@ func (w *Worker) get(ctx context.Context, id wire.MessageID) (e Entry, ok bool, 
 	return e, ok, err
 }
 
-// tell reports a state to the sender; a job without a sender, such as a one-time password, has
-// nobody to tell. [F-7]
+// tell reports a state to the sender, and to whoever follows transitions; a job without a sender,
+// such as a one-time password, has nobody to tell. [F-7]
 func (w *Worker) tell(ctx context.Context, id wire.MessageID, e Entry) error {
-	if e.Sender == (wire.Pseudonym{}) || e.State == wire.JobQueued {
+	if e.State == wire.JobQueued {
 		return nil
 	}
-	return persist(ctx, func(ctx context.Context) error {
-		return w.cfg.Events.Outcome(ctx, e.Sender, wire.Outcome{Message: id, State: e.State})
-	})
+	if e.Sender != (wire.Pseudonym{}) {
+		err := persist(ctx, func(ctx context.Context) error {
+			return w.cfg.Events.Outcome(ctx, e.Sender, wire.Outcome{Message: id, State: e.State})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return w.emit(ctx, id, e, e.Stage())
+}
+
+// emit reports a transition. With a party it must succeed, as an outcome must; without one, only
+// operators look, and a report that is lost holds no job up. [F-20]
+func (w *Worker) emit(ctx context.Context, id wire.MessageID, e Entry, s fallback.State) error {
+	call := func(ctx context.Context) error {
+		return w.cfg.Events.Transition(ctx, fallback.Transition{
+			Message: id, State: s.String(), Attempt: e.Attempt, Parts: e.Parts, Route: e.Route, At: e.At, Party: e.Party,
+		})
+	}
+	if len(e.Party) > 0 {
+		return persist(ctx, call)
+	}
+	if err := once(ctx, call); err != nil {
+		w.cfg.Log.Warn("a transition was not reported", "job", id, "state", s.String(), "err", err)
+	}
+	return nil
 }
 
 // locks orders what this process does to one job: its states must be told in their order. Between
@@ -113,7 +153,7 @@ func (l *locks) lock(id lockKey) (unlock func()) {
 // next applies an event to a job's state. An event that cannot happen leaves it as it was: the
 // journal is never moved by a surprise.
 func next(s fallback.State, ev fallback.Event, e Entry) fallback.State {
-	f := fallback.Facts{Attempts: e.Attempt, Refusals: e.Refusals, Expired: !time.Now().Before(e.ExpiresAt)}
+	f := fallback.Facts{Attempts: e.Attempt - e.Refusals - e.Unsent, Refusals: e.Refusals, Expired: !time.Now().Before(e.ExpiresAt)}
 	if e.Urgent {
 		f.Class = wire.ClassUrgent
 	}

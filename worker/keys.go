@@ -146,6 +146,7 @@ func (w *Worker) publishKey(ctx context.Context, published *wire.WorkerKey) erro
 			return err
 		}
 		*published = key
+		w.sawKey(key)
 		return nil
 	})
 }

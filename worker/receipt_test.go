@@ -62,7 +62,9 @@ func TestReceiptFirst(t *testing.T) {
 	bubble(t, "", func(t *testing.T) {
 		w := newWorld(t)
 		gate := make(chan struct{})
-		p := w.start(func(c *Config, p *ports) { c.Transport = &slowTransport{ports: p, gate: gate} })
+		p := w.start(func(c *Config, p *ports) {
+			c.Routes = w.via(sms.Route{Transport: &slowTransport{ports: p, gate: gate}})
+		})
 		id := w.send(w.job(secret))
 		w.wait(time.Second)
 		if err := w.say("id1.0", recipient, wire.JobDelivered); err != nil {
@@ -100,7 +102,7 @@ func TestReceiptAtAnotherWorker(t *testing.T) {
 // TestReceiptNotStored: the SMSC must repeat what the journal did not take, and a job settled just
 // before a crash is told when it does. [F-14]
 func TestReceiptNotStored(t *testing.T) {
-	for _, port := range []string{"begin", "put", "get", "tell delivered"} {
+	for _, port := range []string{"put", "get", "tell delivered"} {
 		bubble(t, port, func(t *testing.T) {
 			w := newWorld(t)
 			p := w.start()
@@ -115,6 +117,25 @@ func TestReceiptNotStored(t *testing.T) {
 			}
 			if got := w.told(id); got != "submitted delivered" {
 				t.Errorf("told %q", got)
+			}
+			p.stop()
+		})
+	}
+}
+
+// TestEarlyReceiptNotStored: the same for a receipt that nobody expects yet. [F-14]
+func TestEarlyReceiptNotStored(t *testing.T) {
+	for _, port := range []string{"begin", "get"} {
+		bubble(t, port, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.start()
+			w.key()
+			w.look(func() { p.ports.fails[port] = portTries })
+			if err := w.say("early", recipient, wire.JobDelivered); err == nil {
+				t.Error("no error: the SMSC would forget the receipt")
+			}
+			if err := w.say("early", recipient, wire.JobDelivered); err != nil || len(w.journal) != 1 {
+				t.Errorf("%v, %d entries", err, len(w.journal))
 			}
 			p.stop()
 		})
@@ -162,6 +183,31 @@ func TestRepeatedIDs(t *testing.T) {
 			}
 			if w.told(a) != "submitted" || w.told(b) != "submitted" {
 				t.Errorf("told %q and %q: one of them is a guess", w.told(a), w.told(b))
+			}
+			p.stop()
+		})
+		bubble(t, fmt.Sprintf("%q, one number, and the receipt overtakes the answer", smscID), func(t *testing.T) {
+			w := newWorld(t)
+			w.script = script
+			gate := make(chan struct{})
+			p := w.start(func(c *Config, p *ports) {
+				c.Routes = w.via(sms.Route{Transport: &slowTransport{ports: p, gate: gate}})
+			})
+			a := w.send(w.job(secret))
+			gate <- struct{}{}
+			w.wait(time.Second)
+			b := w.send(w.job("another"))
+			w.wait(time.Second) // it is written
+			said := make(chan error, 1)
+			go func() { said <- w.say(smscID, recipient, wire.JobUndeliverable) }()
+			w.wait(answerWait / 2)
+			gate <- struct{}{}
+			if err := <-said; err != nil {
+				t.Fatal(err)
+			}
+			w.wait(time.Second)
+			if w.told(a) != "submitted" || w.told(b) != "submitted" {
+				t.Errorf("told %q and %q: one has the other's receipt", w.told(a), w.told(b))
 			}
 			p.stop()
 		})

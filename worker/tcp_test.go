@@ -29,7 +29,7 @@ func line(t testing.TB, w *world, cfg sms.SMPPConfig) (*smsc.Server, func(*Confi
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Transport = transport
+		c.Routes = w.via(sms.Route{Transport: transport})
 	}
 }
 
@@ -46,9 +46,13 @@ func (w *world) until(done func() bool) {
 	}
 }
 
+// allFinal is that each job has ended, in the journal and for its sender, who is told next.
 func (w *world) allFinal(ids []wire.MessageID) func() bool {
 	return func() bool {
-		return !slices.ContainsFunc(ids, func(id wire.MessageID) bool { return !w.journal[id].State.Final() })
+		return !slices.ContainsFunc(ids, func(id wire.MessageID) bool {
+			told := w.outcomes[id]
+			return !w.journal[id].State.Final() || !w.journal[id].Urgent && (len(told) == 0 || !told[len(told)-1].Final())
+		})
 	}
 }
 
@@ -114,8 +118,8 @@ func TestRateOverTCP(t *testing.T) {
 }
 
 // TestChaos: the link is cut again and again, the SMSC hangs up after taking texts, the worker is
-// restarted. No text arrives twice; what is told "submitted" or more arrived; what is told "failed"
-// did not. [F-5] [F-11]
+// restarted, somebody says STOP. No text arrives twice, none after the STOP; what is told "submitted" or more arrived; what is told "failed"
+// did not. [F-5] [F-11] [F-17]
 func TestChaos(t *testing.T) {
 	const n = 150
 	w := newWorld(t)
@@ -132,13 +136,30 @@ func TestChaos(t *testing.T) {
 	}
 	w.until(func() bool { return len(w.acked) > n/3 })
 	server.Cut()
+	if err := p.incoming(t.Context(), sms.Incoming{Route: "route", From: number(t, claimant), Text: "STOP"}); err != nil {
+		t.Fatal(err)
+	}
+	var stopped []wire.MessageID
+	for i := range 10 {
+		j := w.job(fmt.Sprint("after the STOP ", i))
+		j.To = number(t, claimant)
+		stopped = append(stopped, w.send(j))
+	}
 	w.until(func() bool { return len(w.acked) > n/2 })
 	p.stop()
 	w.start(overTCP, config)
-	w.until(w.allFinal(ids))
+	w.until(w.allFinal(slices.Concat(ids, stopped)))
+	for _, id := range stopped {
+		if w.told(id) != "suppressed" {
+			t.Errorf("after a STOP: told %q", w.told(id))
+		}
+	}
 	texts := map[string]int{}
 	for _, m := range server.Messages() {
 		texts[m.Text]++
+		if m.To == claimant {
+			t.Error("a text arrived after the STOP")
+		}
 	}
 	count := map[wire.JobState]int{}
 	for i, id := range ids {

@@ -3,64 +3,12 @@ package worker
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"log/slog"
 	"sync"
 	"time"
 
 	"bluejay/sms"
+	"bluejay/wire"
 )
-
-// Config says what a worker works with. The first seven fields must be set.
-type Config struct {
-	Queue     Queue
-	Journal   Journal
-	Events    Events
-	Registrar Registrar
-	Keys      Keys
-	Transport sms.Transport
-	NumberKey []byte // K_sms, at least 16 bytes, the same for all workers of a journal [F-9]
-
-	From           sms.Sender    // what recipients see as the sender; the console needs none
-	AllowUnchecked bool          // send texts whose claimed sender is not confirmed, without the claim [F-6]
-	Secrets        Secrets       // keeps the day keys; nil: in memory, so a restart loses what is queued
-	Window         int           // jobs being submitted at once; 0: 10
-	UnknownWait    time.Duration // how long a job in doubt waits; 0: 60 s
-	SubmitTimeout  time.Duration // for one attempt, waiting for a link included; 0: 30 s
-	Heartbeat      time.Duration // between "in progress" for held jobs, below a third of AckWait; 0: 10 s
-	Grace          time.Duration // for jobs being submitted when Run's ctx ends; 0: 10 s
-	Log            *slog.Logger  // nil: no log. It never gets a number or a text
-}
-
-// Limits of the worker itself.
-const (
-	doubtfulPerWindow = 16               // jobs in doubt for each place in the window
-	portTimeout       = 10 * time.Second // for one call of a port
-	portTries         = 5
-	maxLifetime       = 24 * time.Hour // of a job [F-4]
-)
-
-func (c Config) withDefaults() Config {
-	c.Secrets = orDefault[Secrets](c.Secrets, &memory{})
-	c.Window = orDefault(c.Window, 10)
-	c.UnknownWait = orDefault(c.UnknownWait, time.Minute)
-	c.SubmitTimeout = orDefault(c.SubmitTimeout, 30*time.Second)
-	c.Heartbeat = orDefault(c.Heartbeat, 10*time.Second)
-	c.Grace = orDefault(c.Grace, 10*time.Second)
-	c.Log = orDefault(c.Log, slog.New(slog.DiscardHandler))
-	return c
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
-}
-
-// errConfig is all that can be wrong with a Config.
-var errConfig = errors.New("worker: queue, journal, events, registrar, keys, transport and a number key of 16 bytes must be set")
 
 // Worker is one process's worker. Make it with [New] and call [Worker.Run] once.
 type Worker struct {
@@ -73,29 +21,34 @@ type Worker struct {
 	window chan struct{} // one element for each job being submitted
 	doubt  chan struct{} // one element for each job in doubt
 
-	mu    sync.Mutex // guards what follows
-	held  map[Delivery]struct{}
-	turns int // numbers this process's attempts
+	stops   stops
+	replies chan reply // accepted by the journal, to be submitted
+
+	mu       sync.Mutex // guards what follows
+	held     map[Delivery]struct{}
+	turns    int            // numbers this process's attempts
+	told     wire.WorkerKey // the key last published, unsigned
+	queueErr error          // of the latest look into the queue
 }
 
 // New returns a worker, or an error if the configuration lacks something.
 func New(cfg Config) (*Worker, error) {
-	if cfg.Queue == nil || cfg.Journal == nil || cfg.Events == nil || cfg.Registrar == nil || cfg.Keys == nil ||
-		cfg.Transport == nil || len(cfg.NumberKey) < 16 {
-		return nil, errConfig
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
 	cfg = cfg.withDefaults()
 	return &Worker{
 		cfg: cfg, name: rand.Text(), keys: &keyring{store: cfg.Secrets},
 		open: openJobs{byNumber: map[numberHash]map[*task]bool{}}, locks: locks{held: map[lockKey]*lock{}},
 		window: make(chan struct{}, cfg.Window), doubt: make(chan struct{}, doubtfulPerWindow*cfg.Window),
-		held: map[Delivery]struct{}{},
+		held: map[Delivery]struct{}{}, replies: make(chan reply, maxReplies),
+		stops: stops{pending: map[numberHash][]byte{}, wake: make(chan struct{}, 1)},
 	}, nil
 }
 
 // Run works until ctx ends, then shuts down in this order: no new jobs; jobs in doubt go back to the
 // queue; jobs being submitted get Grace to finish; the rest are cut off and go back in doubt; the
-// transport unbinds. It fails only when the day keys cannot be read at the start.
+// transports unbind. It fails only when the day keys cannot be read at the start.
 func (w *Worker) Run(ctx context.Context) error {
 	if err := w.keys.rotate(ctx, time.Now()); err != nil {
 		return err
@@ -106,6 +59,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	helpers.Go(func() { w.publishKeys(ctx) })
 	helpers.Go(func() { w.heartbeat(ports) })
 	helpers.Go(func() { w.link(ports) })
+	helpers.Go(func() { w.sweepReceipts(ctx) })
+	helpers.Go(func() { w.revokeStopped(ctx) })
+	helpers.Go(func() { w.sendReplies(ctx, submits) })
 
 	w.take(ctx, submits, &jobs)
 
@@ -118,10 +74,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// link runs the transport. Only ctx ends it, whatever it says.
+// link runs the routes. Only ctx ends it, whatever they say.
 func (w *Worker) link(ctx context.Context) {
-	if err := w.cfg.Transport.Run(ctx, w.receipt); err != nil {
-		w.cfg.Log.Error("the SMS transport ended", "route", w.cfg.Transport.Route(), "err", err)
+	if err := w.cfg.Routes.Run(ctx, sms.Handlers{Receipt: w.receipt, Incoming: w.incoming}); err != nil {
+		w.cfg.Log.Error("the SMS routes ended", "err", err)
 	}
 }
 
@@ -134,6 +90,7 @@ func (w *Worker) take(stop, submits context.Context, jobs *sync.WaitGroup) {
 			return
 		}
 		d, err := w.cfg.Queue.Next(stop)
+		w.sawQueue(err)
 		if err == nil {
 			jobs.Go(func() { w.work(stop, submits, d) })
 			continue

@@ -32,11 +32,12 @@ func TestOrder(t *testing.T) {
 		if diff := cmp.Diff(want, w.trace); diff != "" {
 			t.Errorf("effects (-want +got):\n%s", diff)
 		}
+		w.trace = nil
 		if err := w.say("id1.0", recipient, wire.JobDelivered); err != nil {
 			t.Fatal(err)
 		}
-		if got := w.told(id); got != "submitted delivered" {
-			t.Errorf("told %q", got)
+		if diff := cmp.Diff([]string{"put", "tell delivered"}, w.trace); diff != "" || w.told(id) != "submitted delivered" {
+			t.Errorf("told %q; effects (-want +got):\n%s", w.told(id), diff)
 		}
 		e := w.journal[id]
 		if e.State != wire.JobDelivered || e.Parts != 1 || e.NumberHash == (numberHash{}) || e.Sender != pseudonym {
@@ -77,7 +78,7 @@ func TestSenderCheck(t *testing.T) {
 		bubble(t, tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.owns = tt.owns
-			p := w.start(func(c *Config, _ *ports) { c.AllowUnchecked = tt.unchecked })
+			p := w.start(func(c *Config, p *ports) { c.Routes = w.via(sms.Route{Transport: p, Unchecked: tt.unchecked}) })
 			j := w.job(secret)
 			if tt.from != "" {
 				j.From = number(t, tt.from)
@@ -368,7 +369,7 @@ func TestShutdown(t *testing.T) {
 		w := newWorld(t)
 		gate := make(chan struct{})
 		slow := &slowTransport{gate: gate}
-		p := w.start(func(c *Config, p *ports) { slow.ports = p; c.Transport = slow })
+		p := w.start(func(c *Config, p *ports) { slow.ports = p; c.Routes = w.via(sms.Route{Transport: slow}) })
 		id := w.send(w.job(secret))
 		w.wait(time.Second)
 		time.AfterFunc(5*time.Second, func() { close(gate) })
@@ -381,7 +382,7 @@ func TestShutdown(t *testing.T) {
 	bubble(t, "too slow", func(t *testing.T) {
 		w := newWorld(t)
 		slow := &slowTransport{gate: make(chan struct{})}
-		p := w.start(func(c *Config, p *ports) { slow.ports = p; c.Transport = slow })
+		p := w.start(func(c *Config, p *ports) { slow.ports = p; c.Routes = w.via(sms.Route{Transport: slow}) })
 		id := w.send(w.job(secret))
 		w.wait(time.Second)
 		began := time.Now()
@@ -485,13 +486,16 @@ func TestConfig(t *testing.T) {
 	}
 	w := newWorld(t)
 	p := &ports{world: w}
-	cfg := Config{Queue: p, Journal: p, Events: p, Registrar: p, Keys: p, Transport: p, NumberKey: []byte("short")}
+	cfg := Config{
+		Queue: p, Journal: p, Events: p, Registrar: p, Keys: p, Suppressions: list{p}, Caps: p,
+		Routes: w.via(sms.Route{Transport: p}), SealNumber: sealNumber, NumberKey: []byte("short"),
+	}
 	if _, err := New(cfg); err == nil {
 		t.Error("a short number key is accepted")
 	}
 	cfg.NumberKey = []byte("0123456789abcdef")
 	got, err := New(cfg)
-	if err != nil || got.cfg.Window != 10 || got.cfg.UnknownWait != time.Minute {
+	if err != nil || got.cfg.Window != 32 || got.cfg.UnknownWait != time.Minute {
 		t.Errorf("defaults: %v, %v", got, err)
 	}
 	cfg.Secrets = Folder("/nowhere")

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"bluejay/consent"
 	"bluejay/envelope"
 	"bluejay/wire"
 )
@@ -17,6 +18,7 @@ var (
 	ErrReceipt     = errors.New("handset: the broker's receipt does not verify; nothing was switched on")
 	ErrRolledBack  = errors.New("handset: this state is older than what the broker has seen of it; " +
 		"put it aside, open an empty directory and enrol again")
+	ErrReproof  = errors.New("handset: another SIM: prove the number anew before agreeing again")
 	ErrReplaced = errors.New("handset: a later choice took the place of this one")
 )
 
@@ -40,6 +42,10 @@ func (m *model) reply(b []byte) {
 	case wire.CtlAnswer:
 		if a, err := wire.ParseAnswer(b); err == nil {
 			m.answer(a)
+		}
+	case wire.CtlReason:
+		if r, err := wire.ParseByReason(wire.CtlReason, b); err == nil && m.link.up {
+			m.silent(r)
 		}
 	case wire.CtlOutcome:
 		if o, err := wire.ParseOutcome(b); err == nil {
@@ -65,7 +71,42 @@ func (m *model) welcome(w wire.Welcome) {
 	}
 	m.event(Event{Kind: Connected})
 	m.compareConsent(w.Seq)
+	if m.self.TellSIM {
+		m.tellSIM(0)
+	}
 	m.becomeReady()
+}
+
+// silent: the broker says why nothing goes to or from this device. It stays enrolled and connected, and its user can
+// agree again.
+func (m *model) silent(why wire.Reason) {
+	known := m.self.Reason == why && !m.self.On
+	m.self.On, m.self.Reason = false, why
+	m.saveSelf()
+	for _, c := range sorted(m.contacts) {
+		m.setBlue(c, false)
+		m.pump(c, false)
+	}
+	if !known {
+		m.event(Event{Kind: Silenced, Reason: why})
+	}
+}
+
+// simChanged takes effect here at once, whether the broker can be reached or not.
+func (m *model) simChanged() {
+	if !m.enrolled() {
+		return
+	}
+	m.self.TellSIM = true
+	m.silent(wire.SIMChanged)
+}
+
+func (m *model) tellSIM(waiter uint64) {
+	if !m.enrolled() {
+		m.finish(waiter, ErrNotEnrolled)
+		return
+	}
+	m.newRequest(wire.TopicConsent, wire.ByReason(wire.CtlSuspend, wire.SIMChanged), request{kind: requestSuspend, waiter: waiter})
 }
 
 // compareConsent learns that consent was ended elsewhere, or sends the record that was not
@@ -204,6 +245,10 @@ func (m *model) answer(a wire.Answer) {
 		m.lookedUp(r, a.Body)
 	case requestTag:
 		m.nextTag(r, a.Body)
+	case requestSuspend:
+		m.self.TellSIM = false
+		m.saveSelf()
+		m.finish(r.waiter, nil)
 	}
 }
 
@@ -261,6 +306,10 @@ func (m *model) chooseConsent(scopes wire.Scope, v wire.Visibility, waiter uint6
 		m.finish(waiter, ErrNotEnrolled)
 		return
 	}
+	if err := m.mayAgree(scopes); err != nil {
+		m.finish(waiter, err)
+		return
+	}
 	m.consentDone(ErrReplaced)
 	m.consentWaiter = waiter
 	m.signRecord(scopes, v)
@@ -271,6 +320,20 @@ func (m *model) chooseConsent(scopes wire.Scope, v wire.Visibility, waiter uint6
 		}
 	}
 	m.sendRecord()
+}
+
+// mayAgree reports what the user has to do before anything can be agreed to. Switching off needs nothing.
+func (m *model) mayAgree(scopes wire.Scope) error {
+	shown := func(h [16]byte) bool { return string(h[:]) == string(m.self.NoticeHash) }
+	switch {
+	case scopes == 0:
+		return nil
+	case m.self.Reason == wire.SIMChanged:
+		return ErrReproof
+	case len(m.cfg.notices) > 0 && !slices.ContainsFunc(m.cfg.notices, shown):
+		return ErrNotice
+	}
+	return nil
 }
 
 func (m *model) signRecord(scopes wire.Scope, v wire.Visibility) {
@@ -310,6 +373,11 @@ func (m *model) consentAnswered(r *request, a wire.Answer) {
 			r.again = r.again || r.kind == requestConsent
 		}
 		return
+	case a.Code == wire.WrongNotice: // it would be refused at each connection
+		m.self.Record = nil
+		m.silent(wire.NewNotice)
+		m.consentDone(a.Code)
+		return
 	case a.Code != wire.OK:
 		m.consentDone(a.Code)
 		return
@@ -317,8 +385,11 @@ func (m *model) consentAnswered(r *request, a wire.Answer) {
 		m.consentDone(ErrReceipt)
 		return
 	}
-	m.saveRaw(proofKey(rec.Seq), slices.Concat(m.self.Cert, r.record, a.Body))
-	m.self.Proved, m.self.On = true, rec.Scopes.Has(wire.ScopeMessaging)
+	m.saveRaw(proofKey(rec.Seq), slices.Concat(m.self.Cert, r.record, a.Body[:wire.ReceiptLen]))
+	if entry := a.Body[wire.ReceiptLen:]; len(entry) > 0 { // where it is in the log [L-2]
+		m.saveRaw(entryKey(rec.Seq), entry)
+	}
+	m.self.Proved, m.self.On, m.self.Reason = true, rec.Scopes.Has(wire.ScopeMessaging), m.stillHeld()
 	m.self.Gateway, m.self.Listed = rec.Scopes.Has(wire.ScopeGateway), rec.Visibility == wire.Listed
 	m.saveSelf()
 	if rec.Scopes == 0 { // silence is promised by the PUBACK, which is next [C-revoke]
@@ -329,9 +400,20 @@ func (m *model) consentAnswered(r *request, a wire.Answer) {
 	m.becomeReady()
 }
 
+// stillHeld is what the user's new word does not lift.
+func (m *model) stillHeld() wire.Reason {
+	if m.self.Reason == wire.SIMChanged {
+		return m.self.Reason
+	}
+	return 0
+}
+
 // receipted checks a receipt against every pinned key.
 func (m *model) receipted(record, body []byte) bool {
-	r, err := wire.ParseReceipt(body)
+	if len(body) != wire.ReceiptLen && len(body) != wire.ReceiptLen+consent.EntryLen {
+		return false
+	}
+	r, err := wire.ParseReceipt(body[:wire.ReceiptLen])
 	if err != nil {
 		return false
 	}

@@ -15,7 +15,7 @@ import (
 // ever, and only after the user has accepted the notice: accepted must be what [Handset.Notice]
 // returned. A device that is enrolled stays so until Confirm. [U-1] [P-14]
 func (h *Handset) Enrol(ctx context.Context, number wire.Number, accepted Notice) error {
-	if !accepted.current() {
+	if !h.current(accepted) {
 		return ErrNotice
 	}
 	seed := make([]byte, ed25519.SeedSize)
@@ -28,7 +28,7 @@ func (h *Handset) Enrol(ctx context.Context, number wire.Number, accepted Notice
 	if err := h.step(func(m *model) { m.self.Pending = e; m.saveSelf() }); err != nil {
 		return err
 	}
-	_, err = h.exchange(ctx, body)
+	_, err = exchange(ctx, h.cfg, body)
 	return err
 }
 
@@ -46,7 +46,7 @@ func (h *Handset) Confirm(ctx context.Context, otp string) error {
 	if err != nil {
 		return fmt.Errorf("handset: confirm: %w", err)
 	}
-	sealed, err := h.exchange(ctx, body)
+	sealed, err := exchange(ctx, h.cfg, body)
 	if err != nil {
 		return err
 	}
@@ -80,8 +80,8 @@ func (h *Handset) openCertificate(key envelope.AnswerKey, sealed []byte, device 
 }
 
 // exchange sends one request on e over a connection of its own, which has no identity. [P-14]
-func (h *Handset) exchange(ctx context.Context, body []byte) ([]byte, error) {
-	l, err := dialLink(ctx, h.cfg, func([]byte) []byte { return nil })
+func exchange(ctx context.Context, cfg Config, body []byte) ([]byte, error) {
+	l, err := dialLink(ctx, cfg, func([]byte) []byte { return nil })
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +124,8 @@ func failed(c wire.Code) error {
 
 // OptIn signs what the user agrees to, sends it, and returns once the broker's receipt is verified
 // and stored; then the key bundle is published if v is [wire.Listed]. Scopes replace those agreed
-// to before. It connects if need be. [P-6] [P-8]
+// to before. It connects if need be. Errors that want something of the user first: [ErrNotice] (read the new
+// notice: [Handset.Accept]), [ErrReproof] (prove the number: [Handset.Enrol]). [P-6] [P-8]
 func (h *Handset) OptIn(ctx context.Context, scopes wire.Scope, v wire.Visibility) error {
 	if scopes == 0 {
 		return wire.BadRecord
@@ -152,6 +153,19 @@ func (h *Handset) consent(ctx context.Context, scopes wire.Scope, v wire.Visibil
 	return h.await(ctx, func(m *model, waiter uint64) { m.chooseConsent(scopes, v, waiter) })
 }
 
+// SIMChanged is the phone's word that its SIM is another than before: perhaps the number is, too. Nothing goes to or
+// from this device any more, until the number was proved anew: [Handset.Enrol], [Handset.Confirm], [Handset.OptIn]. It
+// returns when the broker has stored it; if ctx ends before, the broker is told at the next connection.
+func (h *Handset) SIMChanged(ctx context.Context) error {
+	if err := h.step(func(m *model) { m.simChanged() }); err != nil {
+		return err
+	}
+	if err := h.Connect(ctx); err != nil {
+		return err
+	}
+	return h.await(ctx, func(m *model, waiter uint64) { m.tellSIM(waiter) })
+}
+
 // RotateTag moves to a new inbox, tells every contact that is not blocked, and returns when
 // connected with it. A contact that misses it finds back with one hello. [P-12]
 func (h *Handset) RotateTag(ctx context.Context) error {
@@ -175,6 +189,9 @@ type Status struct {
 	Number    wire.Number
 	Gen       uint32 // generation of the tag
 	Seq       uint32 // of the newest consent record
+	// Reason is why nothing goes to or from this device though its user had agreed: the broker's last word. 0: it
+	// does, or the user has not agreed, or has withdrawn here. It can be shown as it prints.
+	Reason wire.Reason
 }
 
 // Status returns it.
@@ -184,6 +201,6 @@ func (h *Handset) Status() Status {
 	m := h.m
 	return Status{
 		Enrolled: m.enrolled(), Connected: m.link.up, On: m.self.On, ID: m.me(), Number: numberOf(m.self.Number),
-		Gen: m.self.Gen, Seq: m.self.Seq,
+		Gen: m.self.Gen, Seq: m.self.Seq, Reason: m.self.Reason,
 	}
 }

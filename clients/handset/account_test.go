@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"bluejay/consent"
 	"bluejay/fallback"
 	"bluejay/wire"
 )
@@ -37,7 +38,7 @@ func TestNotices(t *testing.T) {
 		t.Error("the language shown is not the one asked for, or English")
 	}
 	for _, n := range []Notice{en, zh} {
-		if n.Hash != wire.NoticeHash(n.Text) || !n.current() {
+		if n.Hash != wire.NoticeHash(n.Text) || n != noticeIn(n.Lang) {
 			t.Errorf("%s: the hash is not that of the text", n.Lang)
 		}
 	}
@@ -108,6 +109,57 @@ func TestProofs(t *testing.T) {
 		}
 		if proofs[0].Consent.Scopes != everything || proofs[1].Consent.Scopes != 0 {
 			t.Error("the scopes are not what was chosen")
+		}
+	})
+}
+
+// A receipt is saved in the form that `bluejay consent verify` takes, with its entry in the log; it
+// outlives the process. [U-10] [L-2]
+func TestWriteReceipt(t *testing.T) {
+	pair(t, func(t *testing.T, b *fakeBroker, alice, _ *phone, _, _ ContactID) {
+		var export bytes.Buffer
+		check := func(scopes wire.Scope, entry consent.Entry) {
+			t.Helper()
+			var file bytes.Buffer
+			if err := alice.WriteReceipt(&file); err != nil {
+				t.Fatal(err)
+			}
+			got, err := consent.ParseProofs(file.Bytes())
+			if err != nil || len(got) != 1 || got[0].Entry != entry {
+				t.Fatalf("%s: %+v, %v; want entry %+v", file.Bytes(), got, err, entry)
+			}
+			p, err := consent.VerifyProof(got[0].Proof, publicOf(b.registrar), []wire.PublicKey{publicOf(b.receipt)})
+			if err != nil || p.Record.Scopes != scopes {
+				t.Errorf("scopes %v, %v; want %v", p.Record.Scopes, err, scopes)
+			}
+		}
+		check(everything, fakeEntry(1))
+		if err := alice.OptOut(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		alice.reopen()
+		check(0, fakeEntry(2))
+		if err := alice.OptIn(t.Context(), wire.ScopeMessaging, wire.Listed); err != nil { // a broker without a log
+			t.Fatal(err)
+		}
+		check(wire.ScopeMessaging, consent.Entry{})
+		if err := alice.Export(&export); err != nil {
+			t.Fatal(err)
+		}
+		all, err := consent.ParseProofs(export.Bytes())
+		if err != nil || len(all) != 3 || all[0].Entry != fakeEntry(1) || all[1].Entry != fakeEntry(2) || !all[2].Entry.IsZero() {
+			t.Errorf("of the export: %+v, %v", all, err)
+		}
+		for i, p := range alice.Proofs() {
+			if p.Entry != all[i].Entry {
+				t.Errorf("proof %d has entry %+v", i, p.Entry)
+			}
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		p := newPhone(t, newFakeBroker(t), aliceNumber, nil)
+		if err := p.WriteReceipt(&bytes.Buffer{}); !errors.Is(err, ErrNoProof) {
+			t.Errorf("before any consent: %v", err)
 		}
 	})
 }

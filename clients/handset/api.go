@@ -237,6 +237,18 @@ func (h *Handset) Texts(c ContactID) []Text {
 	return out
 }
 
+// Text is one text; false if there is none with this ID.
+func (h *Handset) Text(id TextID) (Text, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.m.texts[id]
+	if t == nil {
+		return Text{}, false
+	}
+	c := h.m.contacts[t.Contact]
+	return t.view(c != nil && c.Changed != nil), true
+}
+
 // view is the text as the user sees it. [U-3]
 func (r *textRecord) view(changed bool) Text {
 	t := Text{

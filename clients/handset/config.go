@@ -139,6 +139,10 @@ type Config struct {
 	Policy   Policy        // what to do while a contact is grey
 	Gateways []wire.Number // senders of gateway SMS, whose "From +44…:" line is believed
 
+	// Notices are the application's own texts of what the user agrees to, by language ("en" is required); nil: this
+	// package's. Each is at most 120 words. [U-1]
+	Notices map[string]string
+
 	HelloTimeout time.Duration // until a contact that does not answer is grey; zero: 10 s
 	GreyAfter    time.Duration // without a connection of our own, until all contacts are grey; zero: 30 s
 	KeepAlive    time.Duration // zero: 4 min

@@ -206,7 +206,8 @@ func TestEveryPrefixOpens(t *testing.T) {
 		cfg = alice.modelConfig()
 	})
 	texts, now := 0, time.Now()
-	for cut := len(logMagic); cut <= len(log); cut += 97 {
+	for cut, whole := len(logMagic), false; !whole; cut = min(cut+97, len(log)) {
+		whole = cut == len(log)
 		r, err := replay(log[:cut])
 		if err != nil {
 			t.Fatalf("cut at %d: %v", cut, err)

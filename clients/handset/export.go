@@ -3,6 +3,7 @@ package handset
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"bluejay/consent"
 	"bluejay/wire"
 )
 
@@ -22,7 +24,8 @@ type exported struct {
 	ID       string            `json:"id,omitempty"`
 	Contacts []exportedContact `json:"contacts"`
 	Texts    []exportedText    `json:"texts"`
-	Proofs   []string          `json:"consent_proofs"` // certificate, record and receipt, base64url
+	Proofs   []string          `json:"consent_proofs"`      // certificate, record and receipt, base64url
+	Entries  []string          `json:"consent_log_entries"` // where each is in the log; "" if it is not
 }
 
 type exportedContact struct {
@@ -48,6 +51,7 @@ func (h *Handset) Export(w io.Writer) error {
 	e := h.m.export()
 	for _, p := range h.store.under(keyProof) {
 		e.Proofs = append(e.Proofs, base64.RawURLEncoding.EncodeToString(p.value))
+		e.Entries = append(e.Entries, base64.RawURLEncoding.EncodeToString(h.entryOf(p)))
 	}
 	h.mu.Unlock()
 	enc := json.NewEncoder(w)
@@ -59,7 +63,7 @@ func (h *Handset) Export(w io.Writer) error {
 }
 
 func (m *model) export() exported {
-	e := exported{Contacts: []exportedContact{}, Texts: []exportedText{}, Proofs: []string{}}
+	e := exported{Contacts: []exportedContact{}, Texts: []exportedText{}, Proofs: []string{}, Entries: []string{}}
 	if m.enrolled() {
 		e.Number, e.ID = numberOf(m.self.Number).E164(), m.me().String()
 	}
@@ -129,6 +133,7 @@ type Proof struct {
 	Cert    wire.Certificate
 	Consent wire.Consent
 	Receipt wire.Receipt
+	Entry   consent.Entry // where the record is in the broker's log; zero: the broker has not said [L-2]
 }
 
 // Proofs lists what was agreed to, and withdrawn, on this device, oldest first.
@@ -138,18 +143,47 @@ func (h *Handset) Proofs() []Proof {
 	var out []Proof
 	for _, o := range h.store.under(keyProof) {
 		if p, ok := parseProof(o.value); ok {
+			p.Entry, _ = consent.ParseEntry(h.entryOf(o))
 			out = append(out, p)
 		}
 	}
 	return out
 }
 
+// entryOf is the stored entry of a proof, nil if there is none. Callers hold h.mu.
+func (h *Handset) entryOf(proof op) []byte {
+	return h.store.state[keyEntry+strings.TrimPrefix(proof.key, keyProof)]
+}
+
+// ErrNoProof reports that this device has agreed to nothing yet, or has no receipt for it.
+var ErrNoProof = errors.New("handset: there is no receipt of consent on this device yet")
+
+// WriteReceipt writes the newest proof as a file for `bluejay consent verify`: it says what was agreed
+// to, or withdrawn, and names the device and the ID; there is no number in it. [U-10]
+func (h *Handset) WriteReceipt(w io.Writer) error {
+	h.mu.Lock()
+	all := h.store.under(keyProof)
+	if len(all) == 0 {
+		h.mu.Unlock()
+		return ErrNoProof
+	}
+	newest := all[len(all)-1]
+	entry, _ := consent.ParseEntry(h.entryOf(newest))
+	f := consent.ProofFile{Proof: newest.value, Entry: entry}
+	h.mu.Unlock()
+	if _, err := w.Write(f.Marshal()); err != nil {
+		return fmt.Errorf("handset: receipt: %w", err)
+	}
+	return nil
+}
+
 func parseProof(b []byte) (p Proof, ok bool) {
-	if len(b) != wire.CertificateLen+wire.ConsentLen+wire.ReceiptLen {
+	if len(b) != consent.ProofLen {
 		return p, false
 	}
-	cert, err1 := wire.ParseCertificate(b[:wire.CertificateLen])
-	rec, err2 := wire.ParseConsent(b[wire.CertificateLen : wire.CertificateLen+wire.ConsentLen])
-	receipt, err3 := wire.ParseReceipt(b[wire.CertificateLen+wire.ConsentLen:])
-	return Proof{cert, rec, receipt}, err1 == nil && err2 == nil && err3 == nil
+	var err1, err2, err3 error
+	p.Cert, err1 = wire.ParseCertificate(b[:wire.CertificateLen])
+	p.Consent, err2 = wire.ParseConsent(b[wire.CertificateLen : wire.CertificateLen+wire.ConsentLen])
+	p.Receipt, err3 = wire.ParseReceipt(b[wire.CertificateLen+wire.ConsentLen:])
+	return p, err1 == nil && err2 == nil && err3 == nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"bluejay/blind"
+	"bluejay/consent"
 	"bluejay/envelope"
 	"bluejay/wire"
 )
@@ -45,8 +46,11 @@ type fakeBroker struct {
 	refuse    byte                   // CONNACK code for every CONNECT
 	// judge, if set, may answer a publish in place of the broker: ok false and the code is sent
 	// as a notice; drop true and nothing is answered.
-	judge  func(from wire.ID, t wire.Topic, payload []byte) (c wire.Code, drop bool)
-	sealed [][]byte // MSGs that came to an inbox
+	judge       func(from wire.ID, t wire.Topic, payload []byte) (c wire.Code, drop bool)
+	sealed      [][]byte  // MSGs that came to an inbox
+	suspended   []wire.ID // whose SIM is another
+	suspendCode wire.Code
+	wrongNotice [16]byte // hash of a text that does not count
 }
 
 type fakeState struct {
@@ -488,12 +492,20 @@ func (c *fakeConn) consent(body []byte) (wire.Code, []byte) {
 		t := wire.MakeTag(fakeTagKey, c.id, gen)
 		return wire.OK, t[:]
 	}
+	if _, err := wire.ParseByReason(wire.CtlSuspend, body); err == nil {
+		st.scopes = 0
+		c.b.suspended = append(c.b.suspended, c.id)
+		return c.b.suspendCode, nil
+	}
 	r, err := wire.ParseConsent(body)
+	if err == nil && c.b.wrongNotice == r.Notice {
+		return wire.WrongNotice, nil
+	}
 	if err != nil || r.Verify(st.cert.Device) != nil {
 		return wire.BadRecord, nil
 	}
 	if bytes.Equal(body, st.record) {
-		return wire.OK, wire.NewReceipt(c.b.receipt, body, time.Now()).Marshal()
+		return wire.OK, c.b.receiptOf(body, r.Seq)
 	}
 	if r.Seq <= st.seq {
 		return wire.StaleRecord, []byte{byte(st.seq >> 24), byte(st.seq >> 16), byte(st.seq >> 8), byte(st.seq)}
@@ -504,7 +516,20 @@ func (c *fakeConn) consent(body []byte) (wire.Code, []byte) {
 	}
 	st.seq, st.scopes, st.record = r.Seq, r.Scopes, body
 	c.b.show(c, true)
-	return wire.OK, wire.NewReceipt(c.b.receipt, body, time.Now()).Marshal()
+	return wire.OK, c.b.receiptOf(body, r.Seq)
+}
+
+// receiptOf is a receipt with an entry in a log that nobody keeps; every third broker has none.
+func (b *fakeBroker) receiptOf(record []byte, seq uint32) []byte {
+	receipt := wire.NewReceipt(b.receipt, record, time.Now()).Marshal()
+	if seq%3 == 0 {
+		return receipt
+	}
+	return append(receipt, fakeEntry(seq).Marshal()...)
+}
+
+func fakeEntry(seq uint32) consent.Entry {
+	return consent.Entry{Salt: [16]byte{1, byte(seq)}, Index: uint64(seq)}
 }
 
 func (b *fakeBroker) enrol(body []byte) (wire.Code, []byte) {

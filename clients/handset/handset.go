@@ -96,7 +96,7 @@ func (h *Handset) load() error {
 func (h *Handset) modelConfig() modelConfig {
 	return modelConfig{
 		pins: h.cfg.Pins, policy: h.cfg.Policy, sim: h.cfg.SIM != nil, gateways: h.cfg.Gateways,
-		helloTimeout: h.cfg.HelloTimeout, greyAfter: h.cfg.GreyAfter,
+		helloTimeout: h.cfg.HelloTimeout, greyAfter: h.cfg.GreyAfter, notices: h.cfg.hashes(),
 	}
 }
 

@@ -27,6 +27,9 @@ const (
 // replaced by a newer one, or its state is an old copy.
 var ErrRefused = errors.New("handset: the broker refuses this device; check the clock, else enrol again")
 
+// ErrTooOld reports that the operator requires a newer protocol than this application is made for.
+var ErrTooOld = errors.New("handset: " + wire.TooOld.String())
+
 // ErrUnavailable reports a broker that cannot take connections now.
 var ErrUnavailable = errors.New("handset: the broker is unavailable; trying again may help")
 
@@ -69,6 +72,8 @@ func dialLink(ctx context.Context, cfg Config, proof connectProof) (*link, error
 func refusal(token mqtt.Token, err error) error {
 	t, ok := token.(*mqtt.ConnectToken)
 	switch {
+	case ok && t.ReturnCode() == 1: // MQTT 3.1.1's "unacceptable protocol version"
+		return ErrTooOld
 	case ok && t.ReturnCode() == 3:
 		return ErrUnavailable
 	case ok && (t.ReturnCode() == 4 || t.ReturnCode() == 5):

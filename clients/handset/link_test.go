@@ -196,6 +196,7 @@ func TestRefusedConnect(t *testing.T) {
 		{"not authorized", 5, ErrRefused},
 		{"bad user name or password", 4, ErrRefused},
 		{"unavailable", 3, ErrUnavailable},
+		{"too old [A-7]", 1, ErrTooOld},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

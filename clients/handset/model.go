@@ -65,6 +65,7 @@ type modelConfig struct {
 	gateways     []wire.Number
 	helloTimeout time.Duration
 	greyAfter    time.Duration
+	notices      [][16]byte // that this application shows; nil: any
 }
 
 // linkState is the connection as the model sees it.
@@ -187,6 +188,7 @@ const (
 	requestLookup requestKind = iota
 	requestConsent
 	requestTag
+	requestSuspend
 )
 
 // window is how many texts and jobs may be without a PUBACK; the broker refuses more than 32.

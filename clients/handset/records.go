@@ -25,6 +25,7 @@ const (
 	keyHello   = "hello/"   // + hash of an accepted INIT: helloRecord
 	keySeen    = "seen/"    // + where a shown text was sealed: seenRecord
 	keyProof   = "proof/"   // + %08x, seq: raw, certificate, consent record and receipt
+	keyEntry   = "entry/"   // + %08x, seq: raw, where that record is in the log
 	keyID      = "id/"      // + number as packed: raw, its ID, cached for ever
 )
 
@@ -43,6 +44,8 @@ type selfRecord struct {
 	Gateway    bool   // scope 2
 	Listed     bool
 	NoticeHash []byte
+	Reason     wire.Reason `json:",omitempty"` // why what was agreed to is not in force
+	TellSIM    bool        `json:",omitempty"` // the broker does not know yet that the SIM is another
 	Visible    VisibleTo
 	Rotate     bool // a new tag is wanted
 	Contacts   uint32
@@ -149,6 +152,7 @@ func sessionKey(rid uint16) string   { return fmt.Sprintf("%s%04x", keySession, 
 func prekeyKey(id uint16) string     { return fmt.Sprintf("%s%04x", keyPrekey, id) }
 func helloKey(h [32]byte) string     { return keyHello + hex.EncodeToString(h[:16]) }
 func proofKey(seq uint32) string     { return fmt.Sprintf("%s%08x", keyProof, seq) }
+func entryKey(seq uint32) string     { return fmt.Sprintf("%s%08x", keyEntry, seq) }
 
 func seenKey(r envelope.AgainRef) string {
 	return fmt.Sprintf("%s%x-%02x-%04x", keySeen, r.TH, r.Epoch, r.N)

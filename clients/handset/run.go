@@ -115,6 +115,10 @@ func (h *Handset) run(ctx context.Context, first chan error) {
 		case ctx.Err() != nil || v == stop || h.hungUp():
 			say(errors.Join(err, ctx.Err()))
 			return
+		case errors.Is(err, ErrTooOld):
+			_ = h.step(func(m *model) { m.event(Event{Kind: Refused, Code: wire.TooOld}) })
+			say(err)
+			return
 		case errors.Is(err, ErrRefused) && withCert:
 			_ = h.step(func(m *model) { m.event(Event{Kind: Refused, Code: wire.Revoked}) })
 			say(err)

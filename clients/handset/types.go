@@ -158,6 +158,7 @@ const (
 	Disconnected
 	Refused       // Code: the broker refuses this device
 	ConsentEnded  // switched off elsewhere: STOP, another phone, the operator
+	Silenced      // Reason: why nothing goes to or from this device
 	RolledBack    // this state is older than what the broker has seen [U-7]
 	StorageFailed // see ErrStorage
 	Missed        // events were dropped because nobody read them: read Contacts and Texts again
@@ -172,6 +173,7 @@ type Event struct {
 	State   State
 	Path    fallback.Path
 	Code    wire.Code
+	Reason  wire.Reason
 	At      time.Time
 }
 

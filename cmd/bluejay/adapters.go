@@ -66,5 +66,46 @@ func (l *latestKey) get() (wire.WorkerKey, bool) {
 
 // handlers is what [bridge.Bridge.ServeRegistrar] serves.
 func handlers(r *registrar.Registrar) bridge.Registrar {
-	return bridge.Registrar{Enrol: r.HandleEnrol, Lookup: r.HandleLookup, Check: r.HandleCheck, Sign: r.HandleSign}
+	return bridge.Registrar{Enrol: r.HandleEnrol, Lookup: r.HandleLookup, Check: r.HandleCheck, Sign: r.HandleSign, Stop: r.HandleStop, Off: r.HandleOff}
+}
+
+// kept is [registrar.Records]: its own counts, and what the broker says.
+type kept struct{ b *bridge.Bridge }
+
+func (k kept) Held(ctx context.Context, id wire.ID) ([]wire.Held, error) {
+	return k.b.Counts().Held(ctx, id)
+}
+func (k kept) Erase(ctx context.Context, id wire.ID) error { return k.b.Counts().Erase(ctx, id) }
+func (k kept) Kept(ctx context.Context, id wire.ID, skip uint32) ([]byte, error) {
+	return k.b.Kept(ctx, id, skip)
+}
+func (k kept) Forget(ctx context.Context, step byte, id wire.ID) (wire.Code, error) {
+	return k.b.Forget(ctx, step, id)
+}
+
+// rows is [worker.Records].
+type rows struct{ b *bridge.Bridge }
+
+func (r rows) EachRow(ctx context.Context, f func(wire.Held, worker.Entry) error) error {
+	return r.b.Journal().EachHeld(ctx, f)
+}
+func (r rows) Rewrite(ctx context.Context, h wire.Held, e worker.Entry) error {
+	return changed(r.b.Journal().Rewrite(ctx, h, e))
+}
+func (r rows) EraseRow(ctx context.Context, h wire.Held) error {
+	return changed(r.b.Journal().Erase(ctx, h))
+}
+func (r rows) OnList(ctx context.Context, n [16]byte) ([]wire.Held, error) {
+	return r.b.Suppressions().Held(ctx, n)
+}
+func (r rows) Spent(ctx context.Context, key string) ([]wire.Held, error) {
+	return r.b.Caps().Held(ctx, key)
+}
+func (r rows) Wipe(ctx context.Context) error { return r.b.Journal().Wipe(ctx) }
+
+func changed(err error) error {
+	if errors.Is(err, bridge.ErrConflict) {
+		return worker.ErrChanged
+	}
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,17 +21,23 @@ import (
 // dialer returns what connects a role to a NATS server of the test's own.
 func dialer(t *testing.T) func(bridge.Role) *bridge.Bridge {
 	t.Helper()
-	cfg := broker.NATSConfig{Dir: t.TempDir(), MaxStore: 2 << 30}
-	for _, r := range bridge.Roles() {
-		cfg.Users = append(cfg.Users, broker.NATSRole(r, "p"))
-	}
-	n, err := broker.StartNATS(cfg)
+	_, open := natsServer(t)
+	return open
+}
+
+// natsServer starts a NATS server of the test's own, and returns its folder and what connects a role to it.
+func natsServer(t *testing.T) (dir string, open func(bridge.Role) *bridge.Bridge) {
+	t.Helper()
+	node := made(t)
+	dir = filepath.Join(node, "nats")
+	n, err := broker.StartNATS(broker.NATSConfig{Dir: dir, Trust: trustDir(node), MaxStore: 2 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ending(t, n.Close)
-	return func(r bridge.Role) *bridge.Bridge {
-		b, err := bridge.Connect(t.Context(), bridge.Config{Role: r, URL: n.URL(), Password: "p", Timeout: 30 * time.Second})
+	return dir, func(r bridge.Role) *bridge.Bridge {
+		creds := rolesDir(node, r).path(fileCreds)
+		b, err := bridge.Connect(bounded(t), bridge.Config{Role: r, URL: n.URL(), Creds: creds, Timeout: 30 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}

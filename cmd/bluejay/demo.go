@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -67,8 +66,7 @@ type demo struct {
 	tell *teller
 	dir  string
 	smsc *smsc.Server
-	node *exec.Cmd
-	in   io.Closer
+	node nodeChild
 	addr string
 
 	people map[string]*person
@@ -139,35 +137,17 @@ func (d *demo) open(ctx context.Context) (err error) {
 
 // startNode runs `bluejay serve` as anybody would, its log in the node's own directory.
 func (d *demo) startNode(ctx context.Context) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	dir := filepath.Join(d.dir, "node")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
+	args := []string{"--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--sms", "smpp://" + smsc.SystemID + "@" + d.smsc.Addr(),
+		"--log", "debug", "--grey-min", demoGreyMin, "--grey-max", demoGreyMax, "--deadline", demoDeadline}
+	var err error
+	if d.node, err = startNodeChild(dir, args, "BLUEJAY_SMS_PASSWORD="+smsc.Password); err != nil {
 		return err
 	}
-	defer func() { _ = log.Close() }()
-	d.node = exec.Command(self, "serve", "--json", "--dir", dir, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
-		"--sms", "smpp://"+smsc.SystemID+"@"+d.smsc.Addr(), "--log", "debug",
-		"--grey-min", demoGreyMin, "--grey-max", demoGreyMax, "--deadline", demoDeadline)
-	d.node.Env = append(plainEnv(), "BLUEJAY_SMS_PASSWORD="+smsc.Password, childEnv+"=1")
-	d.node.Stderr = log
-	if d.in, err = d.node.StdinPipe(); err != nil {
-		return err
-	}
-	out, err := d.node.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := d.node.Start(); err != nil {
-		return err
-	}
-	return d.awaitNode(ctx, out)
+	return d.awaitNode(ctx, d.node.out)
 }
 
 func (d *demo) awaitNode(ctx context.Context, out io.Reader) error {
@@ -181,7 +161,7 @@ func (d *demo) awaitNode(ctx context.Context, out io.Reader) error {
 				ready <- nil
 			}
 		}
-		ready <- errors.New("the node ended before it was ready: see its log (run the demo with --keep DIR)")
+		ready <- errNodeEnded
 	}()
 	select {
 	case err := <-ready:
@@ -221,22 +201,10 @@ func (d *demo) close() {
 			p.relay.close()
 		}
 	}
-	_ = d.stopNode()
+	_ = d.node.stop()
 	if d.smsc != nil {
 		d.smsc.Close()
 	}
-}
-
-// stopNode ends the node by ending its input, and waits for it.
-func (d *demo) stopNode() error {
-	if d.node == nil || d.in == nil {
-		return nil
-	}
-	_ = d.in.Close()
-	kill := time.AfterFunc(stopTime, func() { _ = d.node.Process.Kill() })
-	defer kill.Stop()
-	d.in = nil
-	return d.node.Wait()
 }
 
 // beforeConsent uses a phone whose user has agreed to nothing: reads the notice, adds a contact,
@@ -480,7 +448,7 @@ func (d *demo) scan(ctx context.Context) error {
 	for _, p := range d.people {
 		_ = p.phone.Disconnect(ctx)
 	}
-	if err := d.stopNode(); err != nil {
+	if err := d.node.stop(); err != nil {
 		return fmt.Errorf("the node did not end well: %w: see its log (run the demo with --keep DIR)", err)
 	}
 	texts := []string{demoIP, demoViaSMS}

@@ -316,7 +316,7 @@ func TestDemoScanFails(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	dead, _ := stage(t)
-	if err := dead.node.Process.Kill(); err != nil {
+	if err := dead.node.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	fails(t, dead.scan, testTime, "the node did not end well: signal: killed")

@@ -12,8 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/crypto/bcrypt"
-
 	"bluejay/blind"
 	"bluejay/bridge"
 	"bluejay/broker"
@@ -24,12 +22,16 @@ import (
 
 // The key files of a node. Each process is given one folder and reads no other:
 //
-//	keys/broker     receipt.key, tag.key, nats.password, nats.users (bcrypt of every role's password)
-//	keys/registrar  root.key, cert.key, voprf.key, box.key, nats.password
-//	keys/worker     number.key, nats.password (and its day keys, which it makes itself)
+//	keys/broker     receipt.key, tag.key, nats.creds, and the integrators' keys
+//	keys/registrar  root.key, cert.key, voprf.key, box.key, nats.creds
+//	keys/worker     number.key, stop.box (public), nats.creds (and its day keys, which it makes itself)
+//	keys/operator   nats.authority, nats.creds: for the operator's commands, no process reads it
+//	keys/nats       tls.crt, tls.key, server.conf: for a NATS server outside (--nats-host)
+//	keys/kannel     lines with secrets that Kannel's configuration includes (--kannel)
+//	nats-accounts   public: who may connect to NATS, and what each may do
 //	pins.json       public: what handsets pin
 //
-// A file is one line of base64url, mode 0600.
+// A file is one line of base64url, nats.creds as NATS has it; mode 0600.
 const (
 	fileReceipt = "receipt.key"
 	fileTag     = "tag.key"
@@ -38,16 +40,18 @@ const (
 	fileVOPRF   = "voprf.key"
 	fileBox     = "box.key"
 	fileNumber  = "number.key"
-	fileNATS    = "nats.password"
-	fileUsers   = "nats.users"
+	fileStopBox = "stop.box" // the registrar's public key, to which a number that said STOP is sealed
+	fileCreds   = "nats.creds"
+	fileNATS    = "nats.authority" // signs NATS accounts and roles
 	filePins    = "pins.json"
+	fileURL     = "nats-url" // where the running node's NATS listens
 )
 
 // Sizes of keys that are just random, in bytes.
 const (
 	sizeTag    = 32
 	sizeNumber = 32
-	sizeNATS   = 24
+	sizeBox    = 1216 // an X-Wing public key
 )
 
 var b64 = base64.RawURLEncoding
@@ -86,11 +90,6 @@ func (d keyDir) seed(name string) (ed25519.PrivateKey, error) {
 	return ed25519.NewKeyFromSeed(b), nil
 }
 
-func (d keyDir) password() (string, error) {
-	b, err := d.exactly(fileNATS, sizeNATS)
-	return b64.EncodeToString(b), err
-}
-
 // parsed reads a key that has a form of its own. What parse says could repeat a part of the key.
 func parsed[K any](d keyDir, name string, parse func([]byte) (K, error)) (K, error) {
 	var k K
@@ -105,6 +104,11 @@ func parsed[K any](d keyDir, name string, parse func([]byte) (K, error)) (K, err
 }
 
 func (d keyDir) write(name string, value []byte) error {
+	return d.writeAll(name, []byte(b64.EncodeToString(value)+"\n"))
+}
+
+// writeAll makes a file that was not there.
+func (d keyDir) writeAll(name string, content []byte) error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return err
 	}
@@ -112,7 +116,7 @@ func (d keyDir) write(name string, value []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(b64.EncodeToString(value) + "\n")
+	_, err = f.Write(content)
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
@@ -132,7 +136,13 @@ func initialised(dir string) (bool, error) {
 
 // initKeys makes every key of a new node. It runs in a process of its own, so that no process that
 // serves ever held a key of another role. It refuses a directory that has keys already.
-func initKeys(dir, broker string) error {
+func initKeys(dir, broker string) error { return initNode(dir, broker, beside{}) }
+
+// initNode is initKeys for a node with other parts beside it.
+func initNode(dir, broker string, with beside) error {
+	if err := with.check(); err != nil {
+		return err
+	}
 	for _, d := range []string{dir, filepath.Join(dir, "keys")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return err
@@ -140,7 +150,7 @@ func initKeys(dir, broker string) error {
 	}
 	pins := handset.Pins{Broker: broker}
 	steps := []func(string, *handset.Pins) error{initNATS, initBroker, initRegistrar, initWorker}
-	for _, step := range steps {
+	for _, step := range append(steps, with.steps()...) {
 		switch err := step(dir, &pins); {
 		case errors.Is(err, fs.ErrExist):
 			return fmt.Errorf("this directory has keys already, and nothing is made over them: %w", err)
@@ -157,45 +167,36 @@ func random(n int) []byte {
 	return b
 }
 
-// initNATS gives each role a password. The process that embeds the NATS server is given their
-// bcrypt hashes only; the passwords have 192 random bits, so the lowest cost is enough.
+// roleOperator is the folder of the operator's commands.
+const roleOperator = bridge.RoleOperator
+
+// trustDir is what a NATS server of the node needs to know of accounts.
+func trustDir(dir string) string { return filepath.Join(dir, "nats-accounts") }
+
+// initNATS makes the operator of the node's NATS and gives each role its credentials. The server is
+// given nothing that is secret: it checks signatures. [F-5]
 func initNATS(dir string, _ *handset.Pins) error {
-	users := map[string]string{}
-	for _, r := range bridge.Roles() {
-		d := rolesDir(dir, r)
-		if err := d.write(fileNATS, random(sizeNATS)); err != nil {
-			return err
-		}
-		password, err := d.password()
-		if err != nil {
-			return err
-		}
-		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
-		if err != nil {
-			return err
-		}
-		users[string(r)] = string(hash)
-	}
-	b, err := json.Marshal(users)
+	a, err := broker.NewAuthority()
 	if err != nil {
 		return err
 	}
-	return rolesDir(dir, bridge.RoleBroker).write(fileUsers, b)
-}
-
-// natsUsers reads what initNATS gave the broker.
-func natsUsers(d keyDir) ([]broker.NATSUser, error) {
-	hashes, err := parsed(d, fileUsers, func(b []byte) (users map[string]string, err error) {
-		return users, json.Unmarshal(b, &users)
-	})
+	secret, err := a.Marshal()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var users []broker.NATSUser
-	for _, r := range bridge.Roles() {
-		users = append(users, broker.NATSRole(r, hashes[string(r)]))
+	if err := rolesDir(dir, roleOperator).write(fileNATS, secret); err != nil {
+		return err
 	}
-	return users, nil
+	for _, r := range append(bridge.Roles(), roleOperator) {
+		creds, err := a.RoleCreds(r)
+		if err != nil {
+			return err
+		}
+		if err := rolesDir(dir, r).writeAll(fileCreds, creds); err != nil {
+			return err
+		}
+	}
+	return a.WriteTrust(trustDir(dir))
 }
 
 func savePins(path string, p handset.Pins) error {
@@ -245,6 +246,7 @@ func initRegistrar(dir string, pins *handset.Pins) (err error) {
 	return errors.Join(d.write(fileVOPRF, voprf.Marshal()), d.write(fileBox, box.Marshal()))
 }
 
-func initWorker(dir string, _ *handset.Pins) error {
-	return rolesDir(dir, bridge.RoleWorker).write(fileNumber, random(sizeNumber))
+func initWorker(dir string, pins *handset.Pins) error {
+	d := rolesDir(dir, bridge.RoleWorker)
+	return errors.Join(d.write(fileNumber, random(sizeNumber)), d.write(fileStopBox, pins.RegistrarBox))
 }

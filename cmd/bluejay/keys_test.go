@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/crypto/bcrypt"
-
 	"bluejay/bridge"
 	"bluejay/clients/handset"
 	"bluejay/sms/smsc"
@@ -32,11 +30,13 @@ func TestInitKeys(t *testing.T) {
 	dir := made(t)
 	want := map[string]string{ // file or folder: mode
 		"keys": "drwx------", "keys/broker": "drwx------", "keys/registrar": "drwx------", "keys/worker": "drwx------",
-		"keys/broker/nats.password": "-rw-------", "keys/broker/nats.users": "-rw-------",
+		"keys/operator": "drwx------", "keys/operator/nats.authority": "-rw-------", "keys/operator/nats.creds": "-rw-------",
+		"keys/broker/nats.creds": "-rw-------", "keys/worker/stop.box": "-rw-------",
+		"nats-accounts": "drwxr-xr-x", "nats-accounts/operator.jwt": "-rw-r--r--", "nats-accounts/accounts": "drwxr-xr-x",
 		"keys/broker/receipt.key": "-rw-------", "keys/broker/tag.key": "-rw-------",
-		"keys/registrar/nats.password": "-rw-------", "keys/registrar/root.key": "-rw-------", "keys/registrar/cert.key": "-rw-------",
+		"keys/registrar/nats.creds": "-rw-------", "keys/registrar/root.key": "-rw-------", "keys/registrar/cert.key": "-rw-------",
 		"keys/registrar/voprf.key": "-rw-------", "keys/registrar/box.key": "-rw-------",
-		"keys/worker/nats.password": "-rw-------", "keys/worker/number.key": "-rw-------",
+		"keys/worker/nats.creds": "-rw-------", "keys/worker/number.key": "-rw-------",
 		"pins.json": "-rw-r--r--",
 	}
 	got := map[string]string{}
@@ -59,6 +59,11 @@ func TestInitKeys(t *testing.T) {
 			t.Errorf("%s: mode %q, want %q", name, got[name], mode)
 		}
 		delete(got, name)
+	}
+	for name := range got { // the accounts of the roles and of the server itself, by their public keys
+		if ok, _ := filepath.Match("nats-accounts/accounts/A*.jwt", name); ok {
+			delete(got, name)
+		}
 	}
 	if len(got) != 0 {
 		t.Errorf("unexpected: %v", got)
@@ -122,25 +127,45 @@ func TestInitInterrupted(t *testing.T) {
 	}
 }
 
-// TestNATSUsers: the broker's folder has only hashes of the passwords of others. [F-5]
-func TestNATSUsers(t *testing.T) {
+// TestNATSKeys: no role's folder, and nothing public, has another's NATS key, or the operator's. [F-5]
+func TestNATSKeys(t *testing.T) {
 	t.Parallel()
 	dir := made(t)
-	users, err := natsUsers(rolesDir(dir, bridge.RoleBroker))
-	if err != nil || len(users) != 3 {
-		t.Fatalf("%d users, %v", len(users), err)
+	authority, err := os.ReadFile(rolesDir(dir, roleOperator).path(fileNATS))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for i, r := range bridge.Roles() {
-		password, err := rolesDir(dir, r).password()
+	keys := map[string]string{"the operator": strings.TrimSpace(string(authority))}
+	for _, r := range append(bridge.Roles(), roleOperator) {
+		b, err := os.ReadFile(rolesDir(dir, r).path(fileCreds))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if users[i].Name != string(r) || bcrypt.CompareHashAndPassword([]byte(users[i].Password), []byte(password)) != nil {
-			t.Errorf("%s: the hash is of another password", r)
+		_, key, ok := strings.Cut(string(b), "-----BEGIN USER NKEY SEED-----\n")
+		if !ok {
+			t.Fatalf("no key in the credentials of the %s", r)
 		}
-		for name, b := range contents(t, filepath.Join(dir, "keys", "broker")) {
-			if r != bridge.RoleBroker && bytes.Contains(b, []byte(password)) {
-				t.Errorf("%s holds the password of the %s", name, r)
+		keys[string(r)], _, _ = strings.Cut(key, "\n")
+	}
+	for owner, key := range keys {
+		found := 0
+		for _, where := range append([]bridge.Role{roleOperator}, bridge.Roles()...) {
+			for name, b := range contents(t, filepath.Join(dir, "keys", string(where))) {
+				if !bytes.Contains(b, []byte(key)) {
+					continue
+				}
+				found++
+				if string(where) != owner && where != roleOperator {
+					t.Errorf("%s of the %s holds the key of %s", name, where, owner)
+				}
+			}
+		}
+		if found != 1 {
+			t.Errorf("the key of %s is in %d files", owner, found)
+		}
+		for name, b := range contents(t, trustDir(dir)) {
+			if bytes.Contains(b, []byte(key)) {
+				t.Errorf("%s, which is public, holds the key of %s", name, owner)
 			}
 		}
 	}
@@ -169,9 +194,9 @@ func TestBadKeyFiles(t *testing.T) {
 		},
 	}
 	files := map[bridge.Role][]string{
-		bridge.RoleBroker:    {fileReceipt, fileTag, fileUsers, fileNATS},
+		bridge.RoleBroker:    {fileReceipt, fileTag, fileCreds},
 		bridge.RoleRegistrar: {fileRoot, fileCert, fileVOPRF, fileBox},
-		bridge.RoleWorker:    {fileNumber, fileNATS},
+		bridge.RoleWorker:    {fileNumber, fileCreds, fileStopBox},
 	}
 	for role, names := range files {
 		for _, name := range names {

@@ -37,7 +37,7 @@ Nothing leaves a phone before its user has agreed; the server stores no number, 
 contact; what is shown as delivered was acknowledged by the recipient's phone.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(demoCmd(), serveCmd(), keysCmd(), phoneCmd(), versionCmd())
+	root.AddCommand(demoCmd(), serveCmd(), keysCmd(), smsCmd(), numberCmd(), natsCmd(), phoneCmd(), consentCmd(), healthCmd(), versionCmd())
 	return root
 }
 
@@ -81,12 +81,21 @@ func version() versionInfo {
 func keysCmd() *cobra.Command {
 	c := &cobra.Command{Use: "keys", Short: "Make the keys of a new node"}
 	var dir, name string
+	var once bool
+	var with beside
 	initCmd := &cobra.Command{
 		Use: "init", Short: "Make every key of a new node, once; serve does it by itself", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return initKeys(dir, name) },
+		RunE: func(*cobra.Command, []string) error {
+			if done, err := initialised(dir); err != nil || done && once {
+				return err
+			}
+			return initNode(dir, name, with)
+		},
 	}
 	initCmd.Flags().StringVar(&dir, "dir", defaultConfig().Dir, "the node's directory")
 	initCmd.Flags().StringVar(&name, "name", defaultConfig().Name, "the broker's name, pinned by handsets")
+	initCmd.Flags().BoolVar(&once, "once", false, "where the keys were made already, do nothing and succeed")
+	with.flags(initCmd.Flags())
 	c.AddCommand(initCmd)
 	return c
 }

@@ -32,7 +32,7 @@ import (
 // os.Executable is this very code. A subcommand as first argument tells; go test's own arguments all
 // begin with a dash.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && slices.Contains([]string{"serve", "keys", "demo", "version"}, os.Args[1]) {
+	if len(os.Args) > 1 && slices.Contains([]string{"serve", "keys", "demo", "sim", "sms", "number", "nats", "consent", "health", "version"}, os.Args[1]) {
 		misbehave()
 		main()
 		os.Exit(0)
@@ -175,6 +175,7 @@ func (p *proc) wait(t testing.TB) int {
 // readyLine is what serve announces.
 type readyLine struct {
 	Event, Addr, HTTP, NATS string
+	WorkerHTTP              string `json:"worker_http"`
 	PID                     int
 	Children                map[string]int
 }
@@ -259,6 +260,7 @@ type phone struct {
 	seen    *inboxWatch
 	contact handset.ContactID // the other one
 	gate    *gate
+	cfg     handset.Config
 }
 
 // gate stands in a phone's connection; while it is closed, what the node says is held back.
@@ -316,6 +318,7 @@ func (w *world) phone(name, number string) *phone {
 		Dir: filepath.Join(filepath.Dir(w.dir), name), Pins: pins, Addr: "127.0.0.1:1", TLS: w.tls, Dial: p.dial,
 		Policy: handset.Policy{Mode: fallback.ModeGateway}, HelloTimeout: 5 * time.Second, MaxBackoff: 50 * time.Millisecond,
 	}
+	p.cfg = cfg
 	if p.Handset, err1 = handset.Open(cfg); err1 != nil {
 		w.t.Fatal(err1)
 	}

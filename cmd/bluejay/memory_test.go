@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/rand"
+	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -40,6 +41,24 @@ func newSecret(name string, value []byte) secret {
 	} {
 		s.forms = append(s.forms, []byte(form[:min(telling, len(form))]))
 	}
+	return s
+}
+
+// natsSecret is the key in a NATS credentials file, as it stands there and as the 32 bytes it means.
+func natsSecret(t *testing.T, name, file string) secret {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(b), "-----BEGIN USER NKEY SEED-----")
+	seed := strings.TrimSpace(strings.SplitN(strings.TrimSpace(rest), "\n", 2)[0])
+	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(seed)
+	if !ok || err != nil || len(raw) != 2+32+2 { // prefix, seed, checksum
+		t.Fatalf("%s: no key in it: %v", name, err)
+	}
+	s := newSecret(name, raw[2:34])
+	s.forms = append(s.forms, []byte(seed[:telling]))
 	return s
 }
 
@@ -173,7 +192,7 @@ func (w *world) theirs(t *testing.T, password string) (out []secret) {
 		out = append(out, newSecret("day key", b[len(b)-32:]))
 	}
 	for _, r := range []bridge.Role{bridge.RoleRegistrar, bridge.RoleWorker} {
-		out = append(out, newSecret(string(r)+"'s "+fileNATS, read(r, fileNATS)))
+		out = append(out, natsSecret(t, string(r)+"'s "+fileCreds, rolesDir(w.dir, r).path(fileCreds)))
 	}
 	return append(out, newSecret(envPassword, []byte(password)))
 }
@@ -223,12 +242,6 @@ func admit(c net.Conn, addr, password string) {
 	back.Wait()
 }
 
-// natsPasswordsSent: the broker's process embeds the NATS server, and a role logs in to that with
-// its password, which the server keeps as long as the connection lives. So the bcrypt hashes in
-// nats.users keep the passwords out of the broker's files, not out of its memory; keys (NKEYS) in
-// their place would. Then this becomes false.
-const natsPasswordsSent = true
-
 // holders says who may hold a secret.
 func holders(name string) (broker, registrar, worker bool) {
 	switch {
@@ -236,10 +249,8 @@ func holders(name string) (broker, registrar, worker bool) {
 		return true, false, false
 	case name == fileNumber, name == "day key", name == envPassword:
 		return false, false, true
-	case name == "worker's "+fileNATS:
-		return natsPasswordsSent, false, true
-	case name == "registrar's "+fileNATS:
-		return natsPasswordsSent, true, false
+	case name == "worker's "+fileCreds:
+		return false, false, true
 	}
 	return false, true, false
 }

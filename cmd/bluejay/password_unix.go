@@ -21,7 +21,7 @@ func hidePassword() error {
 	if !given {
 		return nil
 	}
-	if len(password) > maxPassword {
+	if len(password) > maxSecret {
 		return errors.New(envPassword + " is too long")
 	}
 	self, err := os.Executable()

@@ -45,7 +45,7 @@ With --json it reads one command a line and prints one event a line, for program
   {"do":"notice"}  {"do":"optin","number":"+447700900001"}  {"do":"otp","code":"123456"}
   {"do":"add","name":"Bob","number":"+447700900002"}  {"do":"send","to":"Bob","text":"Hello"}
   {"do":"contacts"}  {"do":"texts","with":"Bob"}  {"do":"status"}  {"do":"optout"}  {"do":"quit"}
-  open, cancel, again, accept, block, unblock, safety, mode, visible, delete, export
+  open, cancel, again, accept, block, unblock, safety, mode, visible, delete, export, receipt (the last two to a new "file")
 Every command is answered by "done" or "error"; the end of the input is "quit".`,
 		Example: "  bluejay serve --dir node &\n  bluejay phone --node node --dir alice --number +447700900001",
 		Args:    cobra.NoArgs,
@@ -53,16 +53,14 @@ Every command is answered by "done" or "error"; the end of the input is "quit".`
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "state directory (default: bluejay/phone below the user's configuration directory)")
-	f.StringVar(&o.node.dir, "node", "", "a node's directory: its pins.json and addr are read")
-	f.StringVar(&o.node.pins, "pins", "", "the node's public keys, instead of --node")
-	f.StringVar(&o.node.addr, "addr", "", "the node's address, host:port, instead of --node")
-	f.StringVar(&o.node.ca, "ca", "", "trust this certificate authority (PEM) for TLS; else the system's, and none on loopback")
+	o.node.flags(f)
 	f.StringVar(&o.number, "number", "", "this phone's number, +44…; asked for otherwise")
 	f.StringVar(&o.name, "name", "", "what to call this phone on its screen")
 	f.StringVar(&o.lang, "lang", "", "language of the notice: en or zh")
 	f.StringVar(&o.fallback, "fallback", "device", "while a contact is grey: device, gateway, ask or never")
 	f.BoolVar(&o.moved, "moved", false, "accept a state directory that was moved; conversations begin anew")
 	f.BoolVar(&o.json, "json", false, "no screen: commands on standard input, events on standard output")
+	cmd.AddCommand(phoneOffCmd())
 	return cmd
 }
 

@@ -106,6 +106,38 @@ func TestPhoneOptOutWhereOptIn(t *testing.T) {
 	}
 }
 
+// [A-2] [A-7] A phone that was silenced says why, at the place where it is switched on again; what has to be done
+// first follows: to read the notice, or to prove the number. An app that is too old says that.
+func TestPhoneSaysWhyItIsOff(t *testing.T) {
+	for _, why := range []wire.Reason{wire.NewNotice, wire.SIMChanged, wire.NewDevice, wire.ReproofDue, wire.Reason(wire.CauseOperator)} {
+		f := atHome(t)
+		s := newScreen(t, f, nil)
+		on := place(s, "^O switch off")
+		f.status.On, f.status.Reason = false, why
+		s.send(handset.Event{Kind: handset.Silenced, Reason: why})
+		s.shows("○ off: "+why.String(), "off: "+why.String()+". ^O shows what to do")
+		if off := place(s, "^O switch on"); off != on {
+			t.Errorf("%s: switching off stands on line %d, switching on on line %d", why, on, off)
+		}
+		s.keys("ctrl+o")
+		s.shows("Off: " + why.String())
+		s.keys("y")
+		if why == wire.SIMChanged {
+			s.shows("Your number")
+			wantCalls(t, f)
+			continue
+		}
+		wantCalls(t, f, "optin 3")
+		if f.accepted != f.Notice("en").Hash {
+			t.Errorf("%s: agreed to %x", why, f.accepted)
+		}
+	}
+	f := atHome(t)
+	s := newScreen(t, f, nil)
+	s.send(handset.Event{Kind: handset.Refused, Code: wire.TooOld})
+	s.shows(wire.TooOld.String())
+}
+
 // place is the line that ends with something; -1: none.
 func place(s *screen, end string) int {
 	return slices.IndexFunc(strings.Split(s.view(), "\n"), func(l string) bool { return strings.HasSuffix(l, end) })
@@ -176,7 +208,7 @@ func TestPhoneNoticeLanguage(t *testing.T) {
 	f := &fakePhone{}
 	s := newScreen(t, f, func(c *phoneConfig) { c.settings.Lang = "zh" })
 	s.send(tea.WindowSizeMsg{Width: 100, Height: 30})
-	s.shows("在您开启之前,一切功能都是关闭的", "本机尚未建立任何连接", "保持关闭")
+	s.shows("以下各项在您开启之前都关闭", "本机尚未建立任何连接", "保持关闭")
 	s.keys("y", `"+447700900001"`, "enter")
 	if s.saved.Lang != "zh" {
 		t.Errorf("accepted in Chinese, kept as %q", s.saved.Lang)

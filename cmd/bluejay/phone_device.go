@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/pflag"
+
 	"bluejay/clients/handset"
 	"bluejay/fallback"
 	"bluejay/wire"
@@ -30,6 +32,7 @@ type phoneDevice interface {
 
 	Enrol(context.Context, wire.Number, handset.Notice) error
 	Confirm(ctx context.Context, otp string) error
+	Accept(handset.Notice) error
 	OptIn(context.Context, wire.Scope, wire.Visibility) error
 	OptOut(context.Context) error
 	Connect(context.Context) error
@@ -48,6 +51,7 @@ type phoneDevice interface {
 	DeleteText(handset.TextID) error
 	DeleteConversation(handset.ContactID) error
 	Export(io.Writer) error
+	WriteReceipt(io.Writer) error
 }
 
 var _ phoneDevice = (*handset.Handset)(nil)
@@ -124,17 +128,30 @@ func savePhoneSettings(dir string, s phoneSettings) error {
 }
 
 // exportTo writes the user's data to a new file that only the user can read. [U-12]
-func exportTo(dev phoneDevice, path string) error {
+func exportTo(dev phoneDevice, path string) error { return saveTo(path, dev.Export) }
+
+// saveTo makes a new file that only the user can read; nothing is left of it if write fails.
+func saveTo(path string, write func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	return errors.Join(dev.Export(f), f.Close())
+	if err = errors.Join(write(f), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }
 
 // phoneNode is where the node is and what to trust of it.
 type phoneNode struct {
 	dir, pins, addr, ca string
+}
+
+func (n *phoneNode) flags(f *pflag.FlagSet) {
+	f.StringVar(&n.dir, "node", "", "a node's directory: its pins.json and addr are read")
+	f.StringVar(&n.pins, "pins", "", "the node's public keys, instead of --node")
+	f.StringVar(&n.addr, "addr", "", "the node's address, host:port, instead of --node")
+	f.StringVar(&n.ca, "ca", "", "trust this certificate authority (PEM) for TLS; else the system's, and none on loopback")
 }
 
 // config reads the node's public files.

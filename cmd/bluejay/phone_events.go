@@ -33,6 +33,7 @@ var phoneEvents = map[handset.EventKind]string{
 	handset.PresenceChanged: "presence", handset.TextChanged: "text", handset.TextReceived: "received",
 	handset.CertChanged: "device-changed", handset.ContactAdded: "contact-added", handset.Connected: "connected",
 	handset.Disconnected: "disconnected", handset.Refused: "refused", handset.ConsentEnded: "consent-ended",
+	handset.Silenced:   "silenced",
 	handset.RolledBack: "rolled-back", handset.StorageFailed: "storage-failed", handset.Missed: "missed",
 }
 
@@ -51,6 +52,8 @@ func (s *phoneScript) event(e handset.Event) {
 		l["id"], l["state"] = e.Text, e.State.String()
 	case handset.Refused:
 		l["why"] = e.Code.String()
+	case handset.Silenced:
+		l["reason"] = e.Reason.String()
 	}
 	s.print(phoneEvents[e.Kind], l)
 }

@@ -27,6 +27,7 @@ type fakePhone struct {
 	calls    []string         // in order: "enrol", "send 1 Hello"
 	fail     map[string]error // by the first word of a call
 	safety   string
+	accepted [16]byte // hash of the notice accepted last
 }
 
 func (f *fakePhone) call(format string, args ...any) error {
@@ -70,6 +71,15 @@ func (f *fakePhone) Confirm(_ context.Context, otp string) error {
 	f.status.Enrolled = f.status.Enrolled || err == nil
 	f.status.Connected = f.status.Enrolled
 	return err
+}
+
+// Accept is no call of its own: it sends nothing.
+func (f *fakePhone) Accept(n handset.Notice) error {
+	if n != f.Notice(n.Lang) {
+		return handset.ErrNotice
+	}
+	f.accepted = n.Hash
+	return f.fail["accept"]
 }
 
 func (f *fakePhone) OptIn(_ context.Context, s wire.Scope, _ wire.Visibility) error {
@@ -159,6 +169,11 @@ func (f *fakePhone) DeleteConversation(c handset.ContactID) error {
 func (f *fakePhone) Export(w io.Writer) error {
 	_, err := io.WriteString(w, "{}\n")
 	return errors.Join(err, f.call("export"))
+}
+
+func (f *fakePhone) WriteReceipt(w io.Writer) error {
+	_, err := io.WriteString(w, "{}\n")
+	return errors.Join(err, f.call("receipt"))
 }
 
 // teatime is when everything happens.

@@ -177,6 +177,9 @@ var phoneCommands = map[string]func(*phoneScript, context.Context, phoneCommand)
 	"export": func(s *phoneScript, _ context.Context, c phoneCommand) (phoneLine, error) {
 		return nil, exportTo(s.dev, c.File)
 	},
+	"receipt": func(s *phoneScript, _ context.Context, c phoneCommand) (phoneLine, error) {
+		return nil, saveTo(c.File, s.dev.WriteReceipt)
+	},
 }
 
 // about is a command about one contact.
@@ -254,6 +257,9 @@ func (s *phoneScript) optIn(ctx context.Context, c phoneCommand) (phoneLine, err
 		return nil, err
 	}
 	if s.dev.Status().Enrolled && c.Number == "" {
+		if err := s.dev.Accept(n); err != nil {
+			return nil, err
+		}
 		return phoneLine{"on": true}, s.dev.OptIn(ctx, scopes, wire.Listed)
 	}
 	number, err := wire.ParseNumber(c.Number)
@@ -345,6 +351,9 @@ func (s *phoneScript) status() phoneLine {
 	snap := phoneSnapshot{status: s.dev.Status(), proofs: s.dev.Proofs()}
 	l := phoneLine{
 		"enrolled": snap.status.Enrolled, "connected": snap.status.Connected, "on": snap.status.On, "scopes": scopeWords(snap.scopes()),
+	}
+	if why := snap.status.Reason; why != 0 {
+		l["reason"] = why.String()
 	}
 	if !snap.status.Number.IsZero() {
 		l["number"] = snap.status.Number.E164()

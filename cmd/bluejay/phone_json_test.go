@@ -131,6 +131,7 @@ func TestPhoneJSONCommands(t *testing.T) {
 		{`{"do":"safety","with":"Bob"}`, "safety 1"},
 		{`{"do":"visible","visible":"anyone"}`, "visible 1"},
 		{`{"do":"export","file":"` + filepath.Join(dir, "e.json") + `"}`, "export"},
+		{`{"do":"receipt","file":"` + filepath.Join(dir, "r.json") + `"}`, "receipt"},
 	}
 	for _, tt := range tests {
 		f := atHome(t)
@@ -152,7 +153,7 @@ func TestPhoneJSONErrors(t *testing.T) {
 		`hello`, `[]`, `"send"`, `{}`, `{"do":"dance"}`, `{"do":4}`, `{"do":"send","to":"Zoe","text":"x"}`, `{"do":"send","to":"Bob","text":"x"}`,
 		`{"do":"send","text":"x"}`, `{"do":"texts"}`, `{"do":"add","number":"12345678"}`, `{"do":"again","id":1,"via":"pigeon"}`,
 		`{"do":"mode","with":"Carol","mode":"sometimes"}`, `{"do":"visible"}`, `{"do":"cancel","id":1}`, `{"do":"otp","code":"1"}`,
-		`{"do":"optin","number":"+447700900001"}`, `{"do":"delete"}`, `{"do":"safety"}`, `{"do":"export","file":"/nowhere/at/all"}`, `{"do":"block"}`,
+		`{"do":"optin","number":"+447700900001"}`, `{"do":"delete"}`, `{"do":"safety"}`, `{"do":"export","file":"/nowhere/at/all"}`, `{"do":"receipt"}`, `{"do":"block"}`,
 	} {
 		if l := p.do(line, "error"); l["why"] == "" || l["why"] == nil {
 			t.Errorf("%s: %v", line, l)

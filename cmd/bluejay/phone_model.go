@@ -270,6 +270,12 @@ func (m *phoneModel) event(e handset.Event) tea.Cmd {
 		m.note = note
 	}
 	switch e.Kind {
+	case handset.Refused:
+		if e.Code == wire.TooOld {
+			m.note = e.Code.String()
+		}
+	case handset.Silenced:
+		m.note = "off: " + e.Reason.String() + ". ^O shows what to do"
 	case handset.CertChanged:
 		m.note = m.nameOf(e.Contact) + " has another device: nothing is sent until you accept it (^Y)" // [U-5]
 	case handset.ContactAdded:

@@ -76,7 +76,7 @@ func (m *phoneModel) noticePage() *phonePage {
 	n := m.dev.Notice(m.settings.Lang)
 	w := phoneNoticeWords[n.Lang]
 	if m.snap.status.Enrolled {
-		w.nothing = ""
+		w.nothing = m.offBecause()
 	}
 	box := "[ ] "
 	if m.gateway {
@@ -92,6 +92,14 @@ func (m *phoneModel) noticePage() *phonePage {
 		{"n", w.no, (*phoneModel).declined},
 		{"esc", "", (*phoneModel).declined},
 	}}
+}
+
+// offBecause is why a phone that had agreed is off; "" if its user has switched it off.
+func (m *phoneModel) offBecause() string {
+	if why := m.snap.status.Reason; why != 0 {
+		return "Off: " + why.String() + "."
+	}
+	return ""
 }
 
 // whenRead carries on once the whole page was in sight: what is agreed to is the text that was shown.
@@ -123,12 +131,15 @@ func (m *phoneModel) accepted(n handset.Notice, scopes wire.Scope) tea.Cmd {
 		scopes |= wire.ScopeGateway
 	}
 	m.scopes = scopes
-	if m.snap.status.Enrolled {
-		m.page = nil
-		return m.optIn(m.scopes)
+	if !m.snap.status.Enrolled || m.snap.status.Reason == wire.SIMChanged {
+		m.numberPage(n)
+		return nil
 	}
-	m.numberPage(n)
-	return nil
+	m.page = nil
+	if m.failed(m.dev.Accept(n)) {
+		return nil
+	}
+	return m.optIn(m.scopes)
 }
 
 func (m *phoneModel) numberPage(n handset.Notice) {

@@ -97,7 +97,8 @@ func (m *phoneModel) statusLines() []string {
 	}
 	s := m.snap.status
 	if !s.On {
-		return []string{spread("○ off: nothing goes to or from here", "^O switch on", m.width)}
+		why := orElse(s.Reason.String(), "nothing goes to or from here")
+		return []string{spread("○ off: "+why, "^O switch on", m.width)}
 	}
 	link := m.theme.icon(handset.Grey) + " not connected"
 	if s.Connected {

@@ -119,13 +119,13 @@ func TestPhoneNoticeScrolls(t *testing.T) {
 	s := newScreen(t, &fakePhone{}, nil)
 	s.send(tea.WindowSizeMsg{Width: 40, Height: 18})
 	s.shows("↓ more", "Before anything is sent")
-	s.hides("what you agreed to.")
+	s.hides("erase what is kept.")
 	s.keys("y")
 	s.shows("there is more to read", "has not dialled anything")
 	for range 40 {
 		s.keys("down")
 	}
-	s.shows("what you agreed to.", "leave it off")
+	s.shows("erase what is kept.", "leave it off")
 	s.hides("↓ more")
 	s.keys("up")
 	s.shows("↓ more")

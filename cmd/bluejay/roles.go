@@ -1,28 +1,33 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"bluejay/blind"
 	"bluejay/bridge"
 	"bluejay/broker"
 	"bluejay/clients/handset"
+	"bluejay/consent"
 	"bluejay/custody"
 	"bluejay/envelope"
+	"bluejay/hooks"
 	"bluejay/registrar"
-	"bluejay/sms"
 	"bluejay/wire"
 	"bluejay/worker"
 )
+
+// dirLog is the folder of the consent log below a node's directory.
+const dirLog = "consent-log"
 
 // stopTime bounds a shutdown.
 const stopTime = 15 * time.Second
@@ -63,29 +68,58 @@ func startBroker(ctx context.Context, c *nodeConfig, log *slog.Logger) (*role, e
 		return nil, err
 	}
 	cfg.Log = log
+	metrics := newMetrics()
+	var started atomic.Pointer[broker.Broker] // nil: all figures are 0
+	metrics.MustRegister(
+		newFigures(func() hooks.Counts {
+			if b := started.Load(); b != nil {
+				return b.Counts()
+			}
+			return hooks.Counts{}
+		}, brokerFigures),
+		newFigures(func() broker.EventCounts {
+			if b := started.Load(); b != nil {
+				return b.EventCounts()
+			}
+			return broker.EventCounts{}
+		}, eventFigures),
+		newFigures(func() broker.LogCounts {
+			if b := started.Load(); b != nil {
+				return b.LogCounts()
+			}
+			return broker.LogCounts{}
+		}, logFigures))
+	fence := newFenceMetrics()
+	metrics.MustRegister(fence)
+	cfg.Observe = fence.observe
+	cfg.Metrics = metricsHandler(metrics)
 	b, err := broker.Start(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
+	started.Store(b)
 	return &role{stop: b.Shutdown, nats: b.NATSURL(), addr: b.Addr(), http: b.HTTPAddr()}, nil
 }
 
 func brokerConfig(c *nodeConfig, keys keyDir, pins handset.Pins) (broker.Config, error) {
 	receipt, err1 := keys.seed(fileReceipt)
 	tag, err2 := keys.exactly(fileTag, sizeTag)
-	password, err3 := keys.password()
-	users, err4 := natsUsers(keys)
-	tlsConfig, err5 := serverTLS(c)
+	tlsConfig, err3 := serverTLS(c)
+	natsTLS, err4 := c.natsTLS()
+	err5 := checkCreds(c.creds(bridge.RoleBroker))
 	cfg := broker.Config{
 		Name: pins.Broker, Addr: c.Listen, TLS: tlsConfig, HTTPAddr: c.HTTP, MaxConns: c.MaxConns,
-		NATSURL: c.NATS, NATSPassword: password, NATSCreds: c.NATSCreds,
-		NATS: broker.NATSConfig{Dir: filepath.Join(c.Dir, "nats"), Listen: c.NATSListen, Users: users},
+		NATSURL: c.NATS, NATSCreds: c.creds(bridge.RoleBroker), NATSTLS: natsTLS,
+		NATS: broker.NATSConfig{Dir: filepath.Join(c.Dir, "nats"), Listen: c.NATSListen, Trust: trustDir(c.Dir)},
 		Root: pins.Root, Registrar: pins.Registrar, Receipt: receipt, TagKey: tag,
+		LogDir: filepath.Join(c.Dir, dirLog), LogKeys: pins.Receipt,
 		SealSender: func(id wire.ID, m wire.MessageID) ([]byte, error) {
 			return envelope.SealSender(pins.RegistrarBox, id, m)
 		},
 		Custody: custody.Config{Deadline: time.Duration(c.Deadline)},
-		GreyMin: time.Duration(c.GreyMin), GreyMax: time.Duration(c.GreyMax),
+		Quotas:  consent.Limits{NewRecipients: c.Recipients, Hellos: c.Hellos, PairHellos: c.PairHellos, Bundles: c.Bundles},
+		GreyMin: time.Duration(c.GreyMin), GreyMax: time.Duration(c.GreyMax), Integrators: c.integrators,
+		Notices: c.notices, MinVersion: c.MinVer,
 	}
 	return cfg, errors.Join(err1, err2, err3, err4, err5)
 }
@@ -103,11 +137,48 @@ func serverTLS(c *nodeConfig) (*tls.Config, error) {
 
 // connect opens a role's connection to NATS.
 func connect(ctx context.Context, r bridge.Role, c *nodeConfig, natsURL string, log *slog.Logger) (*bridge.Bridge, error) {
-	password, err := c.keyDir(r).password()
+	natsTLS, err := c.natsTLS()
 	if err != nil {
 		return nil, err
 	}
-	return bridge.Connect(ctx, bridge.Config{URL: natsURL, Role: r, Password: password, Creds: c.NATSCreds, Log: log})
+	creds := c.creds(r)
+	if err := checkCreds(creds); err != nil {
+		return nil, err
+	}
+	return bridge.Connect(ctx, bridge.Config{URL: natsURL, Role: r, Creds: creds, TLS: natsTLS, Log: log})
+}
+
+// checkCreds names a credentials file that cannot be used; NATS's own errors do not.
+func checkCreds(file string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("NATS credentials: %w (make the keys with `bluejay keys init`)", err)
+	}
+	defer clear(b)
+	if !bytes.Contains(b, []byte("BEGIN NATS USER JWT")) || !bytes.Contains(b, []byte("BEGIN USER NKEY SEED")) {
+		return fmt.Errorf("%s: not a NATS credentials file", file)
+	}
+	return nil
+}
+
+// creds is the credentials file of a role.
+func (c *nodeConfig) creds(r bridge.Role) string {
+	if c.NATSCreds != "" {
+		return c.NATSCreds
+	}
+	return c.keyDir(r).path(fileCreds)
+}
+
+// natsTLS says whom to believe that it is the NATS server; nil: as the URL says.
+func (c *nodeConfig) natsTLS() (*tls.Config, error) {
+	if c.NATSCA == "" {
+		return nil, nil
+	}
+	roots, err := readCA(c.NATSCA)
+	if err != nil {
+		return nil, fmt.Errorf("nats-%w", err)
+	}
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}, nil
 }
 
 func startRegistrar(ctx context.Context, c *nodeConfig, natsURL string, log *slog.Logger) (*role, error) {
@@ -120,15 +191,27 @@ func startRegistrar(ctx context.Context, c *nodeConfig, natsURL string, log *slo
 		return nil, err
 	}
 	key := newLatestKey()
-	cfg.Counts, cfg.Jobs, cfg.WorkerKey, cfg.Log = counts{b.Counts()}, b.Jobs(), key.get, log
+	cfg.Counts, cfg.Jobs, cfg.WorkerKey, cfg.Consents, cfg.Records, cfg.Log = counts{b.Counts()}, b.Jobs(), key.get, b, kept{b}, log
 	reg, err := registrar.New(cfg)
 	if err == nil {
-		err = errors.Join(b.WatchWorkerKey(key.set), b.ServeRegistrar(handlers(reg)))
+		err = errors.Join(b.WatchWorkerKey(key.set), b.ServeRegistrar(handlers(reg)),
+			b.ServeQuestions(bridge.Questions{Hold: reg.HandleHold, Erase: reg.HandleErase}))
 	}
 	if err != nil {
 		return nil, errors.Join(err, b.Close(ctx))
 	}
-	return &role{stop: b.Close, keyed: key.first}, nil
+	ready := func(context.Context) error {
+		if _, ok := key.get(); !ok || !b.Connected() {
+			return errors.New("no connection to NATS, or no key of the SMS worker yet: nobody can enrol")
+		}
+		return nil
+	}
+	status, err := serveStatus(c.RegistrarHTTP, ready, metricsHandler(newMetrics()))
+	if err != nil {
+		return nil, errors.Join(err, b.Close(ctx))
+	}
+	stop := func(ctx context.Context) error { return errors.Join(status.stop(ctx), b.Close(ctx)) }
+	return &role{stop: stop, keyed: key.first, http: status.address()}, nil
 }
 
 func registrarConfig(keys keyDir) (registrar.Config, error) {
@@ -141,34 +224,59 @@ func registrarConfig(keys keyDir) (registrar.Config, error) {
 
 func startWorker(ctx context.Context, c *nodeConfig, natsURL string, log *slog.Logger) (*role, error) {
 	keys := c.keyDir(bridge.RoleWorker)
-	number, err := keys.exactly(fileNumber, sizeNumber)
-	if err != nil {
+	number, err1 := keys.exactly(fileNumber, sizeNumber)
+	box, err2 := keys.exactly(fileStopBox, sizeBox)
+	ways, err3 := openWays(c, os.Stdout, log)
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
-	}
-	transport, err := newTransport(c, log)
-	if err != nil {
-		return nil, err
-	}
-	from, err := sms.ParseSender(c.SMSFrom)
-	if err != nil {
-		return nil, fmt.Errorf("sms-from: %w", err)
 	}
 	b, err := connect(ctx, bridge.RoleWorker, c, natsURL, log)
 	if err != nil {
 		return nil, err
 	}
+	if err := ways.connect(ctx, b, natsURL); err != nil {
+		ways.disconnect()
+		return nil, errors.Join(err, b.Close(ctx))
+	}
 	queue, err := b.OpenQueue(ctx)
 	if err != nil {
 		return nil, errors.Join(err, b.Close(ctx))
 	}
+	counted := newWorkerMetrics()
+	counted.watch(ways.routes.All())
 	w, err := worker.New(worker.Config{
-		Queue: queue, Journal: b.Journal(), Events: b, Registrar: b, Keys: b, Transport: transport,
-		NumberKey: number, From: from, AllowUnchecked: c.Unchecked, Secrets: worker.Folder(keys), Log: log,
+		Queue: queue, Journal: b.Journal(), Events: b, Registrar: b, Keys: b, Suppressions: b.Suppressions(), Caps: b.Caps(),
+		Routes: ways.routes, Limits: ways.limits, Replies: ways.replies, Observe: counted.observe,
+		SealNumber: func(n wire.Number) ([]byte, error) { return envelope.SealNumber(box, n) },
+		NumberKey:  number, Secrets: worker.Folder(keys), Log: log, Records: rows{b},
 	})
+	if err == nil {
+		err = b.ServeQuestions(bridge.Questions{Hold: w.HandleHold, Erase: w.HandleErase})
+	}
 	if err != nil {
 		return nil, errors.Join(err, b.Close(ctx))
 	}
-	return runWorker(w, b), nil
+	return serveWorker(c, ways, w, counted, b)
+}
+
+// serveWorker runs w and what it serves over HTTP: to its operator, and to the gateways that call back.
+func serveWorker(c *nodeConfig, ways *ways, w *worker.Worker, counted *workerMetrics, b *bridge.Bridge) (*role, error) {
+	callbacks, err1 := ways.serve()
+	status, err2 := serveStatus(c.WorkerHTTP, w.Ready, metricsHandler(counted.registry))
+	r := runWorker(w, b)
+	r.http = status.address()
+	stop := r.stop
+	r.stop = func(ctx context.Context) error {
+		err := errors.Join(callbacks.stop(ctx), stop(ctx), status.stop(ctx))
+		ways.disconnect()
+		return err
+	}
+	if err := errors.Join(err1, err2); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+		defer cancel()
+		return nil, errors.Join(err, r.stop(ctx))
+	}
+	return r, nil
 }
 
 // runWorker runs w until stop, then closes its connection.
@@ -188,32 +296,11 @@ func runWorker(w *worker.Worker, b *bridge.Bridge) *role {
 	}}
 }
 
-// newTransport reads the sms setting.
-func newTransport(c *nodeConfig, log *slog.Logger) (sms.Transport, error) {
-	if c.SMS == "console" {
-		return sms.NewConsole(os.Stdout), nil
-	}
-	u, err := url.Parse(c.SMS)
-	if err != nil || (u.Scheme != "smpp" && u.Scheme != "smpps") || u.Host == "" || u.User == nil {
-		return nil, errors.New("sms: want console, smpp://USER@HOST:PORT or smpps://USER@HOST:PORT")
-	}
-	password, err := smsPassword()
-	if err != nil {
-		return nil, err
-	}
-	cfg := sms.SMPPConfig{Name: "smpp", Addr: u.Host, SystemID: u.User.Username(), Password: password, Log: log}
-	if u.Scheme == "smpps" {
-		cfg.TLS = &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}
-	}
-	return sms.NewSMPP(cfg)
-}
-
 // The SMSC's password is in the environment of the command; serve takes it out of the broker's and
 // gives the worker a pipe to read it from.
 const (
 	envPassword   = "BLUEJAY_SMS_PASSWORD"
 	envPasswordFD = "BLUEJAY_SMS_PASSWORD_FD"
-	maxPassword   = 1 << 10
 )
 
 func smsPassword() (string, error) {
@@ -222,7 +309,7 @@ func smsPassword() (string, error) {
 		return os.Getenv(envPassword), nil
 	}
 	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, maxPassword))
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret))
 	if err != nil {
 		return "", fmt.Errorf("SMS password: %w", err)
 	}

@@ -16,7 +16,6 @@ import (
 	"unicode/utf16"
 
 	"bluejay/bridge"
-	"bluejay/broker"
 	"bluejay/wire"
 )
 
@@ -225,35 +224,19 @@ func TestPlant(t *testing.T) {
 // compression nor encryption hides there what the node must not know. [F-8]
 func TestScanFindsInNATS(t *testing.T) {
 	t.Parallel()
-	cfg := broker.NATSConfig{Dir: t.TempDir(), MaxStore: 2 << 30}
-	for _, r := range bridge.Roles() {
-		cfg.Users = append(cfg.Users, broker.NATSRole(r, "p"))
-	}
-	n, err := broker.StartNATS(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ending(t, n.Close)
-	open := func(r bridge.Role) *bridge.Bridge {
-		b, err := bridge.Connect(bounded(t), bridge.Config{Role: r, URL: n.URL(), Password: "p"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ending(t, b.Close)
-		return b
-	}
+	dir, open := natsServer(t)
 	if err := open(bridge.RoleBroker).EnsureStreams(bounded(t), bridge.Limits{}); err != nil {
 		t.Fatal(err)
 	}
 	ns := needles([]string{scanNumber}, []string{scanText})
-	if f := scanned(t, cfg.Dir, ns); f.numbers+f.texts != 0 || f.files == 0 {
+	if f := scanned(t, dir, ns); f.numbers+f.texts != 0 || f.files == 0 {
 		t.Fatalf("before: %d files, %v", f.files, f.where)
 	}
 	value := []byte(`{"to":"` + scanNumber + `","text":"` + strings.Repeat(scanText, 20) + `"}`)
 	if err := open(bridge.RoleRegistrar).Counts().Save(bounded(t), wire.ID{1}, value, 0); err != nil {
 		t.Fatal(err)
 	}
-	f := scanned(t, cfg.Dir, ns)
+	f := scanned(t, dir, ns)
 	if f.numbers == 0 || f.texts == 0 || !f.found[label{name: "utf-8"}] {
 		t.Errorf("stored in JetStream, but not found: %d numbers, %d texts in %d files", f.numbers, f.texts, f.files)
 	}

@@ -73,6 +73,9 @@ func serve(ctx context.Context, c *nodeConfig, out io.Writer) error {
 	return n.wait(ctx)
 }
 
+// signalDelay is by how much the terminal's signal may reach a child before this process.
+const signalDelay = 500 * time.Millisecond
+
 // wait returns when the node has to stop.
 func (n *node) wait(ctx context.Context) error {
 	var keyed <-chan struct{}
@@ -90,10 +93,12 @@ func (n *node) wait(ctx context.Context) error {
 		case <-gone:
 			return nil
 		case err := <-n.died:
-			if ctx.Err() != nil {
-				return nil // Ctrl-C ends the children, too
+			select {
+			case <-ctx.Done(): // Ctrl-C ends the children, too, and perhaps first
+				return nil
+			case <-time.After(signalDelay):
+				return err // a node without one of its parts promises what it cannot keep
 			}
-			return err // a node without one of its parts promises what it cannot keep
 		case <-n.ended:
 			return errEnded
 		}
@@ -191,9 +196,14 @@ func (n *node) startOne(ctx context.Context, r bridge.Role, here bool) error {
 	if p.ended != nil {
 		n.ended = p.ended
 	}
+	if r != bridge.RoleBroker && n.http == "" {
+		n.http = p.http // of a role that runs alone
+	}
 	if r == bridge.RoleBroker {
 		n.nats, n.addr, n.http = p.nats, p.addr, p.http
-		return os.WriteFile(filepath.Join(n.c.Dir, "addr"), []byte(p.addr+"\n"), 0o644)
+		return errors.Join(
+			os.WriteFile(filepath.Join(n.c.Dir, "addr"), []byte(p.addr+"\n"), 0o644),
+			os.WriteFile(filepath.Join(n.c.Dir, fileURL), []byte(p.nats+"\n"), 0o644))
 	}
 	return nil
 }
@@ -234,6 +244,7 @@ type child struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 	ready chan error
+	http  string // once ready: where it serves its status
 	keyed chan struct{}
 	wg    sync.WaitGroup
 }
@@ -246,12 +257,19 @@ func (n *node) spawn(r bridge.Role) (*child, error) {
 	args := []string{"serve", "--json", "--roles", string(r), "--nats", n.nats, "--keys", string(rolesDir(n.c.Dir, r)), "--log", n.c.Log}
 	k := &child{role: r, cmd: exec.Command(self), ready: make(chan error, 1), keyed: make(chan struct{})}
 	env := append(plainEnv(), childEnv+"=1")
+	if r == bridge.RoleRegistrar {
+		args = append(args, "--registrar-http", n.c.RegistrarHTTP)
+	}
 	if r == bridge.RoleWorker {
-		args = append(args, "--sms", n.c.SMS, "--sms-from", n.c.SMSFrom, fmt.Sprintf("--sms-allow-unchecked=%t", n.c.Unchecked))
+		args = append(args, "--sms", n.c.SMS, "--sms-from", n.c.SMSFrom, fmt.Sprintf("--sms-allow-unchecked=%t", n.c.Unchecked),
+			"--sms-routes", n.c.SMSRoutes, "--worker-http", n.c.WorkerHTTP)
 		env = append(env, n.givePassword(k)...)
 	}
 	if n.c.NATSCreds != "" {
 		args = append(args, "--nats-creds", n.c.NATSCreds)
+	}
+	if n.c.NATSCA != "" {
+		args = append(args, "--nats-ca", n.c.NATSCA)
 	}
 	k.cmd.Args, k.cmd.Env, k.cmd.Stderr = append(k.cmd.Args, args...), env, os.Stderr
 	if k.stdin, err = k.cmd.StdinPipe(); err != nil {
@@ -292,10 +310,12 @@ func (k *child) watch(stdout io.Reader, out io.Writer) {
 	for lines.Scan() {
 		var e struct {
 			Event string `json:"event"`
+			HTTP  string `json:"http"`
 		}
 		_ = json.Unmarshal(lines.Bytes(), &e) // anything else is the child's own output
 		switch e.Event {
 		case "ready":
+			k.http = e.HTTP
 			k.ready <- nil
 		case "keyed":
 			close(k.keyed)
@@ -351,6 +371,7 @@ func (n *node) announce() {
 	if n.c.JSON {
 		_ = json.NewEncoder(n.out).Encode(map[string]any{
 			"event": "ready", "addr": n.addr, "http": n.http, "nats": n.nats, "pid": os.Getpid(), "children": n.children(),
+			"worker_http": n.workerHTTP(),
 		})
 		return
 	}
@@ -363,9 +384,27 @@ func (n *node) announce() {
 	if n.http != "" {
 		_, _ = fmt.Fprintf(n.out, "  readiness  http://%s/readyz\n", n.http)
 	}
+	if at := n.workerHTTP(); at != "" {
+		_, _ = fmt.Fprintf(n.out, "  SMS worker http://%s/metrics\n", at)
+	}
 	if n.c.TLSCert == "" {
 		_, _ = fmt.Fprintln(n.out, "  no TLS certificate: it listens on loopback only")
 	}
+}
+
+// workerHTTP is where the SMS worker serves its status, "" if nowhere.
+func (n *node) workerHTTP() string {
+	for _, k := range n.kids {
+		if k.role == bridge.RoleWorker {
+			return k.http
+		}
+	}
+	for _, p := range n.here {
+		if p.ended != nil {
+			return p.http
+		}
+	}
+	return ""
 }
 
 func (n *node) children() map[string]int {

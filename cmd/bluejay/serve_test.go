@@ -232,19 +232,15 @@ func TestOneProcess(t *testing.T) {
 	w.stop()
 }
 
-// TestExternalNATS: the same flow with a NATS server that is not the node's own, given the users
-// from the node's keys. [F-5]
+// TestExternalNATS: the same flow with a NATS server that is not the node's own, given the
+// accounts that the node trusts. [F-5]
 func TestExternalNATS(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	if err := initKeys(w.dir, "bluejay"); err != nil {
 		t.Fatal(err)
 	}
-	users, err := natsUsers(rolesDir(w.dir, bridge.RoleBroker))
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := broker.StartNATS(broker.NATSConfig{Dir: filepath.Join(t.TempDir(), "external"), Users: users, MaxStore: 2 << 30})
+	n, err := broker.StartNATS(broker.NATSConfig{Dir: filepath.Join(t.TempDir(), "external"), Trust: trustDir(w.dir), MaxStore: 2 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}

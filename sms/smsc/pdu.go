@@ -3,6 +3,7 @@ package smsc
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/fiorix/go-smpp/smpp/pdu"
 	"github.com/fiorix/go-smpp/smpp/pdu/pdufield"
@@ -74,29 +75,54 @@ var states = map[string]byte{
 	"ENROUTE": 1, "DELIVRD": 2, "EXPIRED": 3, "DELETED": 4, "UNDELIV": 5, "ACCEPTD": 6, "UNKNOWN": 7, "REJECTD": 8,
 }
 
-// deliver sends a receipt to the client. s.mu is held.
+// deliver sends a receipt, or a phone's text, to the client. s.mu is held.
 func (s *Server) deliver(r receipt) {
+	if s.client == nil {
+		r.due = time.Now().Add(repeatAfter)
+		s.later(r)
+		return
+	}
+	p := pdu.NewDeliverSM()
+	if r.said != nil {
+		r.said.fill(p)
+	} else {
+		r.fill(p)
+	}
+	// The codec writes a length octet for an absent user data header, which no peer could read:
+	// a field of no octets in its place writes none.
+	p.Fields()[pdufield.UDHLength], p.Fields()[pdufield.GSMUserData] = &pdufield.SM{}, &pdufield.SM{}
+	s.sent[p.Header().Seq] = r
+	_ = s.client.Write(p) // without a link it waits for the next one
+}
+
+// fill makes a receipt.
+func (r receipt) fill(p pdu.Body) {
 	state := r.reply.Receipt
 	if state == "" {
 		state = "DELIVRD"
 	}
-	p := pdu.NewDeliverSM()
-	f := p.Fields()
 	body := fmt.Sprintf("id:%s sub:001 dlvrd:001 submit date:2601010000 done date:2601010000 stat:%s err:000 text:%.10s", r.reply.ID, state, "sent")
-	set := func(name pdufield.Name, v any) { _ = f.Set(name, v) } // strings and octets are always accepted
-	set(pdufield.SourceAddrTON, tonNumber)
-	set(pdufield.SourceAddrNPI, 1)
-	set(pdufield.SourceAddr, strings.TrimPrefix(r.part.To, "+"))
-	set(pdufield.DestinationAddr, r.part.From)
-	set(pdufield.ESMClass, esmReceipt)
-	set(pdufield.ShortMessage, body)
-	// The codec writes a length octet for an absent user data header, which no peer could read:
-	// a field of no octets in its place writes none.
-	f[pdufield.UDHLength], f[pdufield.GSMUserData] = &pdufield.SM{}, &pdufield.SM{}
+	from(p, r.part.To, r.part.From)
+	_ = p.Fields().Set(pdufield.ESMClass, esmReceipt)
+	_ = p.Fields().Set(pdufield.ShortMessage, body)
 	if !r.reply.Bare {
 		_ = p.TLVFields().Set(pdutlv.TagReceiptedMessageID, pdutlv.CString(r.reply.ID))
 		_ = p.TLVFields().Set(pdutlv.TagMessageStateOption, states[state])
 	}
-	s.sent[p.Header().Seq] = r
-	_ = s.client.Write(p) // without a link it waits for the next one
+}
+
+// fill makes a phone's text: in UCS-2, which has every character.
+func (t *said) fill(p pdu.Body) {
+	from(p, t.from, t.to)
+	_ = p.Fields().Set(pdufield.DataCoding, codingUCS2)
+	_ = p.Fields().Set(pdufield.ShortMessage, pdutext.UCS2(t.text).Encode())
+}
+
+// from sets who a deliver_sm is from and to. Strings and octets are always accepted.
+func from(p pdu.Body, source, destination string) {
+	f := p.Fields()
+	_ = f.Set(pdufield.SourceAddrTON, tonNumber)
+	_ = f.Set(pdufield.SourceAddrNPI, 1)
+	_ = f.Set(pdufield.SourceAddr, strings.TrimPrefix(source, "+"))
+	_ = f.Set(pdufield.DestinationAddr, destination)
 }

@@ -127,7 +127,7 @@ func (s *Server) Submits() int {
 	return s.submits
 }
 
-// Unreported is how many receipts were sent and not taken by a client.
+// Unreported is how many receipts and texts were sent and not taken by a client.
 func (s *Server) Unreported() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -289,11 +289,22 @@ func submitResp(seq uint32, r Reply) pdu.Body {
 	return resp
 }
 
-// receipt is one that is due.
+// receipt is one that is due, or a phone's text.
 type receipt struct {
 	part  Part
 	reply Reply
-	pause time.Duration // before it is sent
+	said  *said     // a phone's text; nil: a receipt
+	due   time.Time // not before; zero: now
+}
+
+// said is what somebody texted to a number of the client's.
+type said struct{ from, to, text string }
+
+// Say has a phone text to a number of the client's. Like a receipt, it is repeated until it is taken.
+func (s *Server) Say(from, to, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.later(receipt{said: &said{from, to, text}})
 }
 
 // repeatAfter is the pause before a receipt that the client could not store is sent again.
@@ -304,7 +315,7 @@ func (s *Server) taken(h *pdu.Header) {
 	r, ok := s.sent[h.Seq]
 	delete(s.sent, h.Seq)
 	if ok && h.Status == 0x64 {
-		r.pause = repeatAfter
+		r.due = time.Now().Add(repeatAfter)
 		s.later(r)
 	}
 }
@@ -322,8 +333,8 @@ func (s *Server) report() {
 	for {
 		select {
 		case r := <-s.receipts:
-			if r.pause > 0 {
-				s.rest(r.pause)
+			if wait := time.Until(r.due); wait > 0 {
+				s.rest(wait)
 			}
 			s.mu.Lock()
 			s.deliver(r)
