@@ -73,6 +73,7 @@ func TestAgreesToTheNewNotice(t *testing.T) {
 		if err := p.OptIn(t.Context(), wire.ScopeMessaging, wire.Listed); !errors.Is(err, wire.WrongNotice) {
 			t.Errorf("the old text: %v", err)
 		}
+		settled() // until the event is told, too
 		if s := p.Status(); s.On || s.Reason != wire.NewNotice || p.events(Silenced) != 1 {
 			t.Errorf("%+v", s)
 		}
