@@ -45,6 +45,7 @@ fuzz: ## run each fuzz target for FUZZTIME (such as 5000x or 10m)
 
 integration: ## run against real SMS peers (Kannel, Net::SMPP, gammu, npm's smpp: installs what is missing), and with many users
 	./scripts/peers
+	./scripts/bench-peers
 	go test -count=1 -timeout 25m -parallel 16 -tags integration -run '^Test(Peers|ConsentRecords)' ./cmd/bluejay # they wait more than they work
 	go test -count=1 -timeout 10m -tags integration -run '^TestMemoryDoesNotGrow' ./broker
 

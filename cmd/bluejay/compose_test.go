@@ -240,7 +240,7 @@ func (c *composed) start(name string) {
 	}
 	c.settle(name)
 	// With nothing of this environment, as in a container.
-	c.ran[name] = startPeer(c.t, "/usr/bin/env", append([]string{"-i"}, c.command(name)...)...)
+	c.ran[name] = startProgram(c.t, "/usr/bin/env", append([]string{"-i"}, c.command(name)...)...)
 }
 
 // once runs a one-shot to its end. It is the only kind whose mounts lie in one another, so that they are
@@ -418,7 +418,7 @@ func (c *composed) stopFrom(number string) {
 	args := c.command("fakesmsc")
 	i := slices.Index(args, "-m")
 	args = append(slices.Clone(args[:i]), "-m", "1", number+" 12345 text STOP")
-	c.network = startPeer(c.t, args[0], args[1:]...)
+	c.network = startProgram(c.t, args[0], args[1:]...)
 }
 
 // unanswered lets a phone say something while nobody answers at the worker's address, until Kannel has

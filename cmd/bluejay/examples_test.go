@@ -29,7 +29,7 @@ func goExamples(t *testing.T) examples {
 		t.Fatalf("building examples/go: %v\n%s", err, out)
 	}
 	return func(t *testing.T, program string, args ...string) *peer {
-		return startPeer(t, filepath.Join(bin, program), args...)
+		return startProgram(t, filepath.Join(bin, program), args...)
 	}
 }
 
@@ -45,7 +45,7 @@ func jsExamples(t *testing.T) examples {
 		t.Fatalf("%v: install Node 18 or newer", err)
 	}
 	return func(t *testing.T, program string, args ...string) *peer {
-		return startPeer(t, node, append([]string{filepath.Join(dir, program+".mjs")}, args...)...)
+		return startProgram(t, node, append([]string{filepath.Join(dir, program+".mjs")}, args...)...)
 	}
 }
 

@@ -48,7 +48,7 @@ type peer struct {
 	log   *tail
 }
 
-func startPeer(t *testing.T, path string, args ...string) *peer {
+func startProgram(t *testing.T, path string, args ...string) *peer {
 	t.Helper()
 	if _, err := os.Stat(path); err != nil {
 		t.Fatalf("%v: install the peers with scripts/peers", err)
@@ -164,10 +164,10 @@ func startKannel(t *testing.T, incoming string) *kannel {
 	if err := os.WriteFile(conf, fmt.Appendf(nil, kannelConf, k.admin, box, k.smsc, send, incoming), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	k.boxes = append(k.boxes, startPeer(t, bearerboxPath, "-v", "1", conf))
+	k.boxes = append(k.boxes, startProgram(t, bearerboxPath, "-v", "1", conf))
 	accepts(t, k.admin)
 	accepts(t, k.smsc)
-	k.boxes = append(k.boxes, startPeer(t, smsboxPath, "-v", "1", conf))
+	k.boxes = append(k.boxes, startProgram(t, smsboxPath, "-v", "1", conf))
 	accepts(t, send)
 	return k
 }
@@ -179,7 +179,7 @@ func (k *kannel) phones(texts ...string) {
 	if len(texts) == 0 {
 		texts = []string{"+447700900999 12345 text nothing for anybody"}
 	}
-	k.network = startPeer(k.t, fakesmscPath, append(args, texts...)...)
+	k.network = startProgram(k.t, fakesmscPath, append(args, texts...)...)
 }
 
 var gotMessage = regexp.MustCompile(`Got message \d+: <(\S+) (\S+) (\S+) (.*)>`)
@@ -292,9 +292,9 @@ from = "Bluejay"
 	k.network.kill()
 	late := alice.send("while the gateway was down")
 	conf := filepath.Join(k.dir, "kannel.conf")
-	startPeer(t, bearerboxPath, "-v", "1", conf)
+	startProgram(t, bearerboxPath, "-v", "1", conf)
 	accepts(t, k.smsc)
-	startPeer(t, smsboxPath, "-v", "1", conf)
+	startProgram(t, smsboxPath, "-v", "1", conf)
 	accepts(t, strings.TrimPrefix(k.sendsms, "127.0.0.1:"))
 	k.phones()
 	k.awaits(bobNumber, func(s string) bool { return strings.Contains(s, "while the gateway was down") })

@@ -361,7 +361,7 @@ func startNATS(t *testing.T, dir string) *natsPeer {
 
 func (n *natsPeer) start() {
 	n.t.Helper()
-	n.at = startPeer(n.t, n.path, "--config", n.conf)
+	n.at = startProgram(n.t, n.path, "--config", n.conf)
 	accepts(n.t, n.port)
 }
 

@@ -35,7 +35,7 @@ func TestPeersDriveSMPP(t *testing.T) {
 	})
 	t.Cleanup(func() { _ = bearerbox.Close() })
 	port := freePort(t)
-	p := startPeer(t, driveSMPPPath, "-v", "0", "-p", port, "-m", "3") // it ends with the first link that ends
+	p := startProgram(t, driveSMPPPath, "-v", "0", "-p", port, "-m", "3") // it ends with the first link that ends
 	b := newBench(t, strings.Replace(smppRoutes(t, 0, "bind = \"both\"\n"), ":0\"", ":"+port+"\"", 1))
 	b.work()
 	for i, text := range []string{"one part", strings.Repeat("more than one part ", 12), "привет", "to the same number"} {
@@ -69,7 +69,7 @@ func TestPeersNetSMPP(t *testing.T) {
 	if err := os.WriteFile(copied, []byte(changed.Replace(string(script))), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := startPeer(t, perlPath, copied, "3")
+	p := startProgram(t, perlPath, copied, "3")
 	accepts(t, port)
 	password := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(password, []byte("secret\n"), 0o600); err != nil {
@@ -156,7 +156,7 @@ func TestPeersGammu(t *testing.T) {
 			if err := os.WriteFile(conf, fmt.Appendf(nil, gammuConf, dir, format), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			p := startPeer(t, gammuSMSDPath, "-c", conf)
+			p := startProgram(t, gammuSMSDPath, "-c", conf)
 			routes := fmt.Sprintf("[[route]]\nname = \"modem\"\nvia = \"gammu\"\nfrom = \"Bluejay\"\n[route.gammu]\noutbox = \"%[1]s/out\"\nsent = \"%[1]s/sent\"\nerror = \"%[1]s/error\"\ninbox = \"%[1]s/in\"\npoll = \"100ms\"\n", dir)
 			b := newBench(t, routes)
 			if out, code := run(t, "sms", "check", "--sms-routes", b.routes); code != 0 {
