@@ -160,13 +160,17 @@ func (f *Figures) Latencies() map[string]Latency {
 	}
 	out := map[string]Latency{}
 	for name, h := range all {
-		l := Latency{Count: h.TotalCount(), P50: msOf(h, 50), P90: msOf(h, 90), P99: msOf(h, 99), P999: msOf(h, 99.9)}
-		if l.Count > 0 {
-			l.Max = float64(h.Max()) / 1000
-		}
-		out[name] = l
+		out[name] = latencyOf(h)
 	}
 	return out
+}
+
+func latencyOf(h *hdrhistogram.Histogram) Latency {
+	l := Latency{Count: h.TotalCount(), P50: msOf(h, 50), P90: msOf(h, 90), P99: msOf(h, 99), P999: msOf(h, 99.9)}
+	if l.Count > 0 {
+		l.Max = float64(h.Max()) / 1000
+	}
+	return l
 }
 
 // Samples are the points so far.

@@ -185,14 +185,9 @@ func (f *fleet) enter(phase string) {
 // start runs g until the fleet stops; Run waits for it.
 func (f *fleet) start(g func()) { f.wg.Go(g) }
 
-// dial opens a TCP connection from an address of who's own: to one loopback address from one other
-// there are only so many ports, and a registrar bounds enrolments by address.
+// dial opens a TCP connection from an address of who's own.
 func (f *fleet) dial(ctx context.Context, network, addr string, who int) (net.Conn, error) {
-	d := net.Dialer{Timeout: 10 * time.Second}
-	if host, _, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host).IsLoopback() && net.ParseIP(host).To4() != nil {
-		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, byte(1+who/62500), byte(1+who/250%250), byte(1+who%250))}
-	}
-	d.KeepAlive = -1
+	d := net.Dialer{Timeout: 10 * time.Second, LocalAddr: sourceOf(addr, who), KeepAlive: -1}
 	c, err := d.DialContext(ctx, network, addr)
 	if err != nil {
 		f.failed.Add(1)

@@ -202,3 +202,11 @@ func appendUnsubscribe(b []byte, topic wire.Topic, id uint16) []byte {
 		return appendString(binary.BigEndian.AppendUint16(b, id), t)
 	})
 }
+
+// appendAnonymous is CONNECT at level 4, clean, with a client id and nothing else: for brokers that know no consent.
+func appendAnonymous(b []byte, keepalive uint16, client string) []byte {
+	return appendPacket(b, mqttConnect<<4, 10+2+len(client), func(b []byte) []byte {
+		b = append(b, 0, 4, 'M', 'Q', 'T', 'T', 4, 2)
+		return appendString(binary.BigEndian.AppendUint16(b, keepalive), client)
+	})
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -536,7 +537,8 @@ func ms(d time.Duration) float64 {
 	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
 }
 
-func median(ds []time.Duration) time.Duration {
-	s := slices.Sorted(slices.Values(ds))
+// median is the middle one, of an even number the greater of two. There is at least one.
+func median[T cmp.Ordered](v []T) T {
+	s := slices.Sorted(slices.Values(v))
 	return s[len(s)/2]
 }

@@ -37,7 +37,7 @@ Nothing leaves a phone before its user has agreed; the server stores no number, 
 contact; what is shown as delivered was acknowledged by the recipient's phone.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(demoCmd(), serveCmd(), keysCmd(), smsCmd(), numberCmd(), natsCmd(), phoneCmd(), consentCmd(), simCmd(), healthCmd(), versionCmd())
+	root.AddCommand(demoCmd(), serveCmd(), keysCmd(), smsCmd(), numberCmd(), natsCmd(), phoneCmd(), consentCmd(), simCmd(), benchCmd(), benchLoadCmd(), healthCmd(), versionCmd())
 	return root
 }
 

@@ -32,7 +32,7 @@ import (
 // os.Executable is this very code. A subcommand as first argument tells; go test's own arguments all
 // begin with a dash.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && slices.Contains([]string{"serve", "keys", "demo", "sim", "sms", "number", "nats", "consent", "health", "version"}, os.Args[1]) {
+	if len(os.Args) > 1 && slices.Contains([]string{"serve", "keys", "demo", "sim", "bench", benchLoadName, "sms", "number", "nats", "consent", "health", "version"}, os.Args[1]) {
 		misbehave()
 		main()
 		os.Exit(0)
