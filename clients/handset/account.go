@@ -122,9 +122,10 @@ func (m *model) compareConsent(stored uint32) {
 }
 
 // consentEnded: switched off by STOP, another phone or the operator. Sessions begin anew, should
-// the reason be that this state is an old one. [U-10]
+// the reason be that this state is an old one. [U-10] The connection that ended may have said why
+// first, and this device is off already: its user is told all the same.
 func (m *model) consentEnded() {
-	was := m.self.On
+	was := m.self.On || m.self.Reason != 0
 	m.self.On, m.self.Record, m.self.Proved = false, nil, false
 	m.saveSelf()
 	for _, c := range sorted(m.contacts) {

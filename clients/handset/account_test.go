@@ -220,19 +220,30 @@ func TestOptOutIsNotLost(t *testing.T) {
 	})
 }
 
-// Consent that ended elsewhere turns everything off here, and says so. [U-10]
+// Consent that ended elsewhere turns everything off here, and says so, whether or not the connection that ended could
+// still say why. [U-10]
 func TestConsentEndedElsewhere(t *testing.T) {
+	for name, why := range map[string]wire.Reason{"cut at once": 0, "told why first": wire.Reason(wire.CauseStop)} {
+		t.Run(name, func(t *testing.T) { consentEndsElsewhere(t, why) })
+	}
+}
+
+func consentEndsElsewhere(t *testing.T, why wire.Reason) {
 	pair(t, func(t *testing.T, b *fakeBroker, alice, bob *phone, toBob, toAlice ContactID) {
 		talk(t, alice, bob, toBob, toAlice)
 		id := alice.Status().ID
+		if why != 0 {
+			b.tell(id, why)
+			settled()
+		}
 		b.mu.Lock()
 		b.states[id].seq += 1
 		b.states[id].scopes = 0
 		b.mu.Unlock()
 		b.cut(id)
 		settle(10 * time.Second)
-		if s := alice.Status(); s.On || alice.events(ConsentEnded) != 1 || alice.Contacts()[0].Colour != Grey {
-			t.Errorf("on %v, told %d times", s.On, alice.events(ConsentEnded))
+		if s := alice.Status(); s.On || s.Reason != why || alice.events(ConsentEnded) != 1 || alice.Contacts()[0].Colour != Grey {
+			t.Errorf("%+v, told %d times", s, alice.events(ConsentEnded))
 		}
 		if err := alice.OptIn(t.Context(), everything, wire.Listed); err != nil {
 			t.Errorf("opt in again: %v", err)
