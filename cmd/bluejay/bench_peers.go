@@ -34,7 +34,7 @@ type benchPeer struct {
 	version string
 	addr    string       // where it takes MQTT: 127.0.0.1:PORT, TLS 1.3 if it was started with a certificate
 	pids    func() []int // every process that does its work, now; empty once it is stopped
-	stop    func() error // ends them and waits; bounded; again does nothing. An error if one had died before
+	stop    func() error // ends them and waits; bounded; again does nothing. An error if one had ended before
 }
 
 // peerNames are the brokers that startPeer knows.
@@ -468,7 +468,6 @@ func (r *peerRun) stop() error {
 		select {
 		case <-p.done:
 		case <-time.After(r.patience):
-			errs = append(errs, fmt.Errorf("%s had to be killed, %s after SIGTERM", p.name, r.patience))
 			left = append(left, r.family()...)
 			killPeer(p.cmd.Process)
 			<-p.done

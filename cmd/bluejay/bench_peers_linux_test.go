@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -21,8 +20,8 @@ func TestPeerStopped(t *testing.T) {
 	}
 	until(t, "three processes", func() bool { return len(run.pids()) == 3 })
 	family := run.family()
-	if err := run.stop(); err == nil || !strings.Contains(err.Error(), "broker had to be killed, 100ms after SIGTERM") {
-		t.Errorf("stopped: %v", err)
+	if err := run.stop(); err != nil {
+		t.Error(err)
 	}
 	if slices.ContainsFunc(family, func(m peerMember) bool { return !m.gone() }) {
 		t.Errorf("of %v some still run", family)
