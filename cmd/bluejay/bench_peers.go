@@ -25,7 +25,7 @@ import (
 // Bounds of a peer's life.
 const (
 	peerStartTime = 90 * time.Second // Erlang on a busy machine
-	peerStopTime  = 10 * time.Second // from SIGTERM to SIGKILL, and from there to giving up
+	peerStopTime  = 10 * time.Second // from SIGTERM to SIGKILL
 	peerPoll      = 20 * time.Millisecond
 )
 
@@ -34,7 +34,7 @@ type benchPeer struct {
 	version string
 	addr    string       // where it takes MQTT: 127.0.0.1:PORT, TLS 1.3 if it was started with a certificate
 	pids    func() []int // every process that does its work, now; empty once it is stopped
-	stop    func() error // ends them and waits; bounded; again does nothing. An error if one had died before
+	stop    func() error // ends them and waits; bounded; again does nothing. An error if one had ended before
 }
 
 // peerNames are the brokers that startPeer knows.
@@ -99,9 +99,8 @@ func planMochi(p peerPlace) peerPlan {
 	return peerPlan{programs: []peerProgram{{name: "mochi", args: args, port: p.ports[0]}}}
 }
 
-// planNATS: MQTT needs JetStream and a name for the server. JetStream stores QoS 1 in files, its default and
-// the only way for MQTT; it syncs them every two minutes. 65,536 connections are allowed, and
-// everybody, unless something is said.
+// planNATS: MQTT needs JetStream and a name for the server. JetStream stores QoS 1 in files, the only way there is
+// for MQTT, and syncs them every two minutes. Unless something else is said everybody is let in, 65,536 at once.
 func planNATS(p peerPlace) peerPlan {
 	var tls string
 	if p.cert != "" {
@@ -116,10 +115,10 @@ func planNATS(p peerPlace) peerPlan {
 }
 
 // planRabbitMQ: MQTT is a plugin; AMQP, which nobody speaks here, is off. A client without a name is guest, who
-// is let in from every address: each is a loopback one. The log has errors only and goes to our file. A
-// node of Erlang needs a name, a port mapper (epmd) and a port for other nodes, all on loopback and apart
-// from those of the machine's own RabbitMQ; so are its configuration, cookie and data. The script that we start turns into the
-// broker itself, as it does for systemd: otherwise it would stand between us and the broker.
+// is let in from every address: each is a loopback one. The log has errors only and goes to our file. A node of
+// Erlang needs a name, a port mapper (epmd) and a port for other nodes: all are on loopback and, like
+// configuration, cookie and data, apart from those of the machine's own RabbitMQ. The script that we start
+// turns into the broker, as it does for systemd; otherwise it would stand between us and the broker.
 func planRabbitMQ(p peerPlace) peerPlan {
 	listeners := fmt.Sprintf("mqtt.listeners.tcp.1 = %s\n", loopback(p.ports[0]))
 	if p.cert != "" {
@@ -176,7 +175,7 @@ func startPeer(ctx context.Context, name, dir, cert, key string) (_ *benchPeer, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, peerStartTime)
 	defer cancel()
-	run := &peerRun{}
+	run := &peerRun{patience: peerStopTime}
 	defer func() {
 		if err != nil {
 			_ = run.stop()
@@ -347,9 +346,10 @@ func takesMQTT(ctx context.Context, addr string, secure bool) error {
 	return err
 }
 
-// peerRun is the processes of a peer, started in this order. Zero value: none yet.
+// peerRun is the processes of a peer, started in this order.
 type peerRun struct {
 	processes []*peerProcess
+	patience  time.Duration // from SIGTERM to SIGKILL, and as long again for what they started
 }
 
 // peerProcess is a process that leads a group of its own.
@@ -455,7 +455,7 @@ func (r *peerRun) pids() (pids []int) {
 	return pids
 }
 
-// stop asks each process to end, the broker first, and waits; what is left after peerStopTime is killed.
+// stop asks each process to end, the broker first, and waits; what is left when patience is over is killed.
 func (r *peerRun) stop() error {
 	var errs []error
 	left := r.family() // what a broker started may outlive it
@@ -467,18 +467,17 @@ func (r *peerRun) stop() error {
 		_ = p.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-p.done:
-		case <-time.After(peerStopTime):
-			errs = append(errs, fmt.Errorf("%s had to be killed, %s after SIGTERM", p.name, peerStopTime))
+		case <-time.After(r.patience):
 			left = append(left, r.family()...)
 			killPeer(p.cmd.Process)
 			<-p.done
 		}
 	}
-	return errors.Join(append(errs, awaitGone(left))...)
+	return errors.Join(append(errs, awaitGone(left, r.patience))...)
 }
 
 // awaitGone waits for processes whose broker has ended, and kills those that stay.
-func awaitGone(left []peerMember) error {
+func awaitGone(left []peerMember, patience time.Duration) error {
 	tick := time.NewTicker(peerPoll)
 	defer tick.Stop()
 	for begun := time.Now(); ; <-tick.C {
@@ -486,9 +485,9 @@ func awaitGone(left []peerMember) error {
 		switch waited := time.Since(begun); {
 		case len(left) == 0:
 			return nil
-		case waited > 2*peerStopTime:
+		case waited > patience+peerStopTime:
 			return fmt.Errorf("%d processes stay, whatever one does: %v", len(left), left)
-		case waited > peerStopTime:
+		case waited > patience:
 			for _, m := range left {
 				m.kill()
 			}
