@@ -70,6 +70,10 @@ func serve(ctx context.Context, c *nodeConfig, out io.Writer) error {
 		return err
 	}
 	n.announce()
+	quietly, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { giveBack(quietly) })
+	defer func() { cancel(); wg.Wait() }()
 	return n.wait(ctx)
 }
 

@@ -1,0 +1,26 @@
+package main
+
+import "testing"
+
+// TestQuiet: memory is given back once after each burst, when it is over, and not while there is work.
+func TestQuiet(t *testing.T) {
+	const mib = 1 << 20
+	var q quiet
+	for i, look := range []struct {
+		more uint64 // allocated since the last look
+		want bool
+	}{
+		{50 * mib, false}, // the start
+		{60 * mib, false}, // a storm of connections
+		{mib / 2, true},   // over
+		{mib / 2, false}, {mib / 2, false}, // idle
+		{7 * mib, false}, {0, true}, // little by little
+		{2 * mib, false}, {2 * mib, false}, {0, false}, // not worth it
+		{900 * mib, false}, {900 * mib, false}, // texts
+		{0, true},
+	} {
+		if got := q.due(q.last + look.more); got != look.want {
+			t.Errorf("look %d, %d bytes more: %v", i, look.more, got)
+		}
+	}
+}
