@@ -48,6 +48,7 @@ integration: ## run against real SMS peers (Kannel, Net::SMPP, gammu, npm's smpp
 	./scripts/bench-peers
 	go test -count=1 -timeout 25m -parallel 16 -tags integration -run '^Test(Peers|ConsentRecords)' ./cmd/bluejay # they wait more than they work
 	go test -count=1 -timeout 10m -tags integration -run '^TestMemoryDoesNotGrow' ./broker
+	go test -count=1 -timeout 15m -tags integration -run '^TestBenchPeers' ./cmd/bluejay # alone: it fills both cores
 
 faults: ## run the simulator against seven builds that break a promise on purpose; it must find each
 	go test -count=1 -tags faults -run '^TestFaults' ./cmd/bluejay

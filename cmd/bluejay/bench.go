@@ -58,7 +58,7 @@ func fullTable() []benchRow {
 // quickTable is the same in small.
 func quickTable() []benchRow {
 	return []benchRow{
-		{"connect", false, 300}, {"connect", true, 300}, {"deliver", false, 200}, {"presence", false, 500},
+		{"connect", false, 1000}, {"connect", true, 300}, {"deliver", false, 200}, {"presence", false, 500},
 		{"idle", false, 500}, {"idle", true, 500},
 	}
 }
