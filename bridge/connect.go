@@ -65,6 +65,7 @@ type Bridge struct {
 	consent, keys, journal, counts, suppressed, void bucket
 	jobs, outcomes                                   lazy[jetstream.Stream]
 	queued                                           seqIndex
+	left                                             leftIndex
 	handles                                          sync.Map // name → jetstream.Stream
 }
 

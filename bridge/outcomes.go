@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -25,14 +26,69 @@ type Outcomes struct{ b *Bridge }
 // Outcomes returns the stored outcomes.
 func (b *Bridge) Outcomes() Outcomes { return Outcomes{b} }
 
-// Pending returns what a sender has not acknowledged, oldest first, none older than 48 h.
+// Pending returns what a sender has not acknowledged, oldest first, none older than 48 h. While outcomes are watched it
+// asks NATS only about a sender who may have some: every handset that connects asks, and few have.
 func (o Outcomes) Pending(ctx context.Context, p wire.Pseudonym) ([]wire.Outcome, error) {
+	seen, may := o.b.left.may(p)
+	if !may {
+		return nil, nil
+	}
 	var pending []wire.Outcome
 	err := o.each(ctx, p, func(_ uint64, got wire.Outcome) error {
 		pending = append(pending, got)
 		return nil
 	})
+	if err == nil && len(pending) == 0 {
+		o.b.left.none(p, seen)
+	}
 	return pending, failure("pending outcomes", err)
+}
+
+// leftIndex remembers for whom the stream of outcomes may hold some. What is stored while a sender is away reaches the
+// index by the same way that pushes it to one who is there: whoever listens first and asks then misses nothing. It has
+// an entry for each sender who was not told yet, not for each user. Zero value: knows nothing, so everybody may.
+type leftIndex struct {
+	mu   sync.Mutex
+	full bool
+	of   map[wire.Pseudonym]uint64 // how many came by
+}
+
+func (x *leftIndex) add(p wire.Pseudonym) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.of == nil {
+		x.of = map[wire.Pseudonym]uint64{}
+	}
+	x.of[p]++
+}
+
+// fill takes what was stored before the watch.
+func (x *leftIndex) fill(subjects map[string]uint64) {
+	for s := range subjects {
+		if p, err := wire.ParseOutcomeSubject(s); err == nil {
+			x.add(p)
+		}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.full = true
+}
+
+// may reports whether there may be outcomes for p; seen is for none.
+func (x *leftIndex) may(p wire.Pseudonym) (seen uint64, may bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	seen, may = x.of[p]
+	return seen, may || !x.full
+}
+
+// none says that there were none, unless one came since.
+func (x *leftIndex) none(p wire.Pseudonym, seen uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.of[p] == seen {
+		delete(x.of, p)
+	}
 }
 
 // Done forgets an outcome that its sender has acknowledged, and with a final one everything else
@@ -67,17 +123,33 @@ func (o Outcomes) each(ctx context.Context, p wire.Pseudonym, f func(uint64, wir
 // Watch calls f for each outcome stored from now on, in order, one at a time, until the bridge is
 // closed; after a lost connection it goes on where it was. f must not block.
 func (o Outcomes) Watch(f func(wire.Pseudonym, wire.Outcome)) error {
-	return o.b.follow(wire.StreamOutcomes, wire.OutcomeSubjects(), fromNow, func(m jetstream.Msg) error {
+	err := o.b.follow(wire.StreamOutcomes, wire.OutcomeSubjects(), fromNow, func(m jetstream.Msg) error {
 		p, err := wire.ParseOutcomeSubject(m.Subject())
 		if err != nil {
 			return err
 		}
+		o.b.left.add(p)
 		got, err := wire.ParseOutcome(m.Data())
 		if err == nil {
 			f(p, got)
 		}
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := o.b.bound(o.b.ctx)
+	defer cancel()
+	s, err := o.b.stream(ctx, wire.StreamOutcomes)
+	if err != nil {
+		return failure("watch outcomes", err)
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(wire.OutcomeSubjects()))
+	if err != nil {
+		return failure("watch outcomes", err)
+	}
+	o.b.left.fill(info.State.Subjects)
+	return nil
 }
 
 // start says where to begin to follow a stream.

@@ -70,6 +70,71 @@ func TestOutcomes(t *testing.T) {
 	check(wire.Pseudonym{9})
 }
 
+// TestPendingAsksOnce: whoever has nothing to be told costs no request, which shows when NATS is away; what was stored
+// before the watch, and what comes after somebody had nothing, is found. [F-7]
+func TestPendingAsksOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, Limits{})
+	worker, broker := w.dial(t, RoleWorker), w.dial(t, RoleBroker)
+	o := wire.Outcome{Message: wire.MessageIDOf([]byte("1")), State: wire.JobDelivered}
+	report := func(p wire.Pseudonym) {
+		t.Helper()
+		if err := worker.Outcome(t.Context(), p, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pending := func(p wire.Pseudonym, want int) {
+		t.Helper()
+		if got, err := broker.Outcomes().Pending(t.Context(), p); err != nil || len(got) != want {
+			t.Errorf("%d pending, %v; want %d", len(got), err, want)
+		}
+	}
+	report(alice)
+	live := make(chan wire.Pseudonym, 4)
+	if err := broker.Outcomes().Watch(func(p wire.Pseudonym, _ wire.Outcome) { live <- p }); err != nil {
+		t.Fatal(err)
+	}
+	pending(alice, 1)
+	pending(bob, 0)
+	report(bob)
+	<-live
+	pending(bob, 1)
+	if err := broker.Outcomes().Done(t.Context(), alice, o); err != nil {
+		t.Fatal(err)
+	}
+	pending(alice, 0) // asks, and remembers
+	w.stop()
+	eventually(t, "the connection's end", func() bool { return !broker.Connected() })
+	pending(alice, 0)
+	pending(wire.Pseudonym{9}, 0)
+	if _, err := broker.Outcomes().Pending(t.Context(), bob); !errors.Is(err, wire.Unavailable) {
+		t.Errorf("bob has one, and NATS is away: %v", err)
+	}
+}
+
+// TestLeftIndex: what comes while somebody is told that nothing is left is not forgotten.
+func TestLeftIndex(t *testing.T) {
+	var x leftIndex
+	if _, may := x.may(alice); !may {
+		t.Error("who knows nothing says that there is nothing")
+	}
+	x.fill(map[string]uint64{wire.OutcomeSubject(alice): 1, "nonsense": 1})
+	seen, may := x.may(alice)
+	if _, other := x.may(bob); !may || other {
+		t.Errorf("alice %v, bob %v", may, other)
+	}
+	x.add(alice)
+	x.none(alice, seen)
+	seen, may = x.may(alice)
+	if !may {
+		t.Error("what came meanwhile is forgotten")
+	}
+	x.none(alice, seen)
+	if _, may = x.may(alice); may || len(x.of) != 0 {
+		t.Errorf("%v, %d entries", may, len(x.of))
+	}
+}
+
 // TestWatchGoesOn: after an outage nothing is missed, also when nothing had come before it, and also
 // what came before the broker was back. [F-7]
 func TestWatchGoesOn(t *testing.T) {
