@@ -70,8 +70,10 @@ func BenchmarkPublishDeliverAck(b *testing.B) {
 		}
 		delivered(b, n)
 	})
-	b.Run("packets", func(b *testing.B) {
+	inCrowds(b, "packets", func(b *testing.B, crowd int) {
 		n, from, to, text := benchNode(b)
+		others := &hall{B: b, n: n, conns: newConns()}
+		others.crowd(crowd)
 		ack := wirePacket(headPuback, []byte{0, 0})
 		publishes := bufio.NewReaderSize(&again{b: text}, readBuffer)
 		acking := &again{b: ack}
