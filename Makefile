@@ -9,11 +9,17 @@ FUZZTIME ?= 100000x
 # The newest version whose dependencies the public module proxy serves whole.
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
+# What make bench compares with, how often each benchmark runs (benchstat wants six), and for how long (or 100x).
+BASE ?= HEAD~1
+COUNT ?= 6
+BENCHTIME ?= 1s
+BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+
 .DEFAULT_GOAL := help
-.PHONY: help build test race vet lint fuzz bench integration faults vuln ci
+.PHONY: help build test race vet lint fuzz bench bench-all integration faults vuln ci
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 build: ## build the one binary into bin/bluejay
 	go build -trimpath -o bin/bluejay ./cmd/bluejay
@@ -53,7 +59,10 @@ integration: ## run against real SMS peers (Kannel, Net::SMPP, gammu, npm's smpp
 faults: ## run the simulator against seven builds that break a promise on purpose; it must find each
 	go test -count=1 -tags faults -run '^TestFaults' ./cmd/bluejay
 
-bench: ## run every benchmark, with allocations
+bench: ## compare the hot path of this tree with commit BASE (5 min; COUNT, BENCHTIME; docs/benchmarks.md)
+	@BASE='$(BASE)' COUNT='$(COUNT)' BENCHTIME='$(BENCHTIME)' BENCHSTAT='$(BENCHSTAT)' ./scripts/bench-compare
+
+bench-all: ## run every benchmark once, the heavy ones too, with allocations
 	go test -run '^$$' -bench . -benchmem ./...
 
 # Not in CI: the vulnerability database is fetched from vuln.go.dev at each run,

@@ -134,7 +134,8 @@ func (n *Node) puback(s *session, pid uint16, code wire.Code) {
 
 // appendPublish encodes a PUBLISH ([MQTT-3.3.1]); mochi's encoder would allocate and lock.
 func appendPublish(b []byte, v5 bool, t wire.Topic, pid uint16, retain bool, payload []byte) []byte {
-	topic := t.String()
+	var room [wire.MaxTopic]byte
+	topic := t.Append(room[:0])
 	size := 2 + len(topic) + len(payload)
 	head := byte(packets.Publish << 4)
 	if retain {

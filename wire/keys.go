@@ -187,11 +187,12 @@ func (c Connect) Marshal() []byte {
 	return append(b, c.Sig[:]...)
 }
 
+var errConnect = fmt.Errorf("%w: not a connect proof", ErrMalformed)
+
 // ParseConnect reads the shape only. ID is set in either form.
 func ParseConnect(b []byte) (Connect, error) {
-	bad := fmt.Errorf("%w: not a connect proof", ErrMalformed)
 	if len(b) == 0 || b[0] < TypeConnectCert || b[0] > TypeConnectIDTS {
-		return Connect{}, bad
+		return Connect{}, errConnect
 	}
 	c := Connect{TLS: b[0] < TypeConnectCertTS}
 	withCert := b[0] == TypeConnectCert || b[0] == TypeConnectCertTS
@@ -203,7 +204,7 @@ func ParseConnect(b []byte) (Connect, error) {
 		tail += 4
 	}
 	if len(b) != 1+head+tail {
-		return Connect{}, bad
+		return Connect{}, errConnect
 	}
 	if withCert {
 		cert, err := ParseCertificate(b[1 : 1+head])

@@ -63,14 +63,19 @@ func ParseTopic(s string) (Topic, error) {
 var errTopic = fmt.Errorf("%w: not a topic of this protocol", ErrMalformed)
 
 // String is the topic as published; the zero Topic is "".
-func (t Topic) String() string {
-	switch t.Kind {
-	case TopicNone:
-		return ""
-	case TopicHello, TopicBundle:
-		return string(t.Kind) + "/" + t.ID.String()
-	case TopicInbox, TopicPresence:
-		return string(t.Kind) + "/" + t.Tag.String()
+func (t Topic) String() string { return string(t.Append(nil)) }
+
+// Append appends String to b, at most [MaxTopic] bytes. It allocates only to make room in b.
+func (t Topic) Append(b []byte) []byte {
+	if t.Kind == TopicNone {
+		return b
 	}
-	return string(t.Kind)
+	b = append(b, byte(t.Kind))
+	switch t.Kind {
+	case TopicHello, TopicBundle:
+		return b64.AppendEncode(append(b, '/'), t.ID[:])
+	case TopicInbox, TopicPresence:
+		return b64.AppendEncode(append(b, '/'), t.Tag[:])
+	}
+	return b
 }

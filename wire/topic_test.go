@@ -26,6 +26,9 @@ func TestTopics(t *testing.T) {
 		if err != nil || got != want || got.String() != s {
 			t.Errorf("%q: %+v (%q), %v", s, got, got.String(), err)
 		}
+		if b := got.Append([]byte("x")); string(b) != "x"+s {
+			t.Errorf("%q appended: %q", s, b)
+		}
 		if len(s) > MaxTopic {
 			t.Errorf("%q is longer than MaxTopic", s)
 		}
@@ -61,9 +64,13 @@ func TestTopicsRefuse(t *testing.T) {
 	}
 }
 
-// TestParseTopicAllocs: the broker parses a topic for every publish. [P-10]
-func TestParseTopicAllocs(t *testing.T) {
-	for s := range topics {
+// TestTopicAllocs: the broker parses a topic for every publish, and writes one for every delivery. [P-10]
+func TestTopicAllocs(t *testing.T) {
+	room := make([]byte, 0, MaxTopic)
+	for s, topic := range topics {
+		if n := testing.AllocsPerRun(100, func() { _ = topic.Append(room) }); n != 0 {
+			t.Errorf("%q: %v allocations to append", s, n)
+		}
 		if n := testing.AllocsPerRun(100, func() { _, _ = ParseTopic(s) }); n != 0 {
 			t.Errorf("%q: %v allocations", s, n)
 		}
