@@ -77,7 +77,8 @@ func TestPendingAsksOnce(t *testing.T) {
 	w := newWorld(t, Limits{})
 	worker, broker := w.dial(t, RoleWorker), w.dial(t, RoleBroker)
 	o := wire.Outcome{Message: wire.MessageIDOf([]byte("1")), State: wire.JobDelivered}
-	report := func(p wire.Pseudonym) {
+	other := wire.Outcome{Message: wire.MessageIDOf([]byte("2")), State: wire.JobDelivered}
+	report := func(p wire.Pseudonym, o wire.Outcome) {
 		t.Helper()
 		if err := worker.Outcome(t.Context(), p, o); err != nil {
 			t.Fatal(err)
@@ -89,15 +90,19 @@ func TestPendingAsksOnce(t *testing.T) {
 			t.Errorf("%d pending, %v; want %d", len(got), err, want)
 		}
 	}
-	report(alice)
+	report(alice, o)
 	live := make(chan wire.Pseudonym, 4)
 	if err := broker.Outcomes().Watch(func(p wire.Pseudonym, _ wire.Outcome) { live <- p }); err != nil {
 		t.Fatal(err)
 	}
 	pending(alice, 1)
 	pending(bob, 0)
-	report(bob)
-	<-live
+	report(bob, other)
+	select {
+	case <-live:
+	case <-time.After(patience):
+		t.Fatal("not told")
+	}
 	pending(bob, 1)
 	if err := broker.Outcomes().Done(t.Context(), alice, o); err != nil {
 		t.Fatal(err)
