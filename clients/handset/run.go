@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -95,47 +96,77 @@ const (
 	stop                  // do not
 )
 
-// run connects again and again. first is told how the first attempt that decides something went.
+// trying is what one connection leaves for the next.
+type trying struct {
+	h        *Handset
+	first    chan error // told how the first attempt that decides something went
+	backoff  time.Duration
+	withCert bool
+}
+
+func (t *trying) say(err error) {
+	select {
+	case t.first <- err:
+	default:
+	}
+}
+
+// run connects again and again.
 func (h *Handset) run(ctx context.Context, first chan error) {
-	say := func(err error) {
-		select {
-		case first <- err:
-		default:
-		}
-	}
 	defer func() { _ = h.step(func(m *model) { m.stopped() }) }()
-	backoff, withCert := firstBackoff, true
-	for {
-		v, err := h.once(ctx, withCert, func() { backoff, withCert = firstBackoff, false; say(nil) })
-		if broken := h.step(func(m *model) { m.linkDown() }); broken != nil {
-			say(broken)
-			return
-		}
-		switch {
-		case ctx.Err() != nil || v == stop || h.hungUp():
-			say(errors.Join(err, ctx.Err()))
-			return
-		case errors.Is(err, ErrTooOld):
-			_ = h.step(func(m *model) { m.event(Event{Kind: Refused, Code: wire.TooOld}) })
-			say(err)
-			return
-		case errors.Is(err, ErrRefused) && withCert:
-			_ = h.step(func(m *model) { m.event(Event{Kind: Refused, Code: wire.Revoked}) })
-			say(err)
-			return
-		case errors.Is(err, ErrRefused): // perhaps the broker has lost our certificate
-			withCert = true
-			continue
-		case v == atOnce:
-			continue
-		}
-		h.cfg.Log.Info("not connected", "error", err, "again_in", backoff)
-		if !sleep(ctx, backoff/2+rand.N(backoff)) {
-			say(ctx.Err())
-			return
-		}
-		backoff = min(2*backoff, h.cfg.MaxBackoff)
+	t := &trying{h, first, firstBackoff, true}
+	for more := true; more; {
+		v, err := h.once(ctx, t)
+		apart(func() { more = t.next(ctx, v, err) })
 	}
+}
+
+// apart runs f on a goroutine of its own, and waits for it. Keys, files and dialling need a deep
+// stack for a moment; the goroutine that waits for days is not to keep one.
+func apart(f func()) {
+	var g sync.WaitGroup
+	g.Go(f)
+	g.Wait()
+}
+
+// next decides after a connection whether there is to be another, and waits until then.
+func (t *trying) next(ctx context.Context, v verdict, err error) bool {
+	h := t.h
+	if broken := h.step(func(m *model) { m.linkDown() }); broken != nil {
+		t.say(broken)
+		return false
+	}
+	switch {
+	case ctx.Err() != nil || v == stop || h.hungUp():
+		t.say(errors.Join(err, ctx.Err()))
+		return false
+	case errors.Is(err, ErrTooOld):
+		_ = h.step(func(m *model) { m.event(Event{Kind: Refused, Code: wire.TooOld}) })
+		t.say(err)
+		return false
+	case errors.Is(err, ErrRefused) && t.withCert:
+		_ = h.step(func(m *model) { m.event(Event{Kind: Refused, Code: wire.Revoked}) })
+		t.say(err)
+		return false
+	case errors.Is(err, ErrRefused): // perhaps the broker has lost our certificate
+		t.withCert = true
+		return true
+	case v == atOnce:
+		return true
+	}
+	h.cfg.Log.Info("not connected", "error", err, "again_in", t.backoff)
+	if !sleep(ctx, t.backoff/2+rand.N(t.backoff)) {
+		t.say(ctx.Err())
+		return false
+	}
+	t.backoff = min(2*t.backoff, h.cfg.MaxBackoff)
+	return true
+}
+
+// welcomed: the connection is good.
+func (t *trying) welcomed() {
+	t.backoff, t.withCert = firstBackoff, false
+	t.say(nil)
 }
 
 // hungUp drops what was meant for a connection that has ended, and reports whether the model had
@@ -187,15 +218,17 @@ func (h *Handset) stamp() uint32 {
 }
 
 // once is one connection, from dialling to its end.
-func (h *Handset) once(ctx context.Context, withCert bool, welcomed func()) (verdict, error) {
-	l, err := dialLink(ctx, h.cfg, h.proof(withCert))
+func (h *Handset) once(ctx context.Context, t *trying) (verdict, error) {
+	var l *link
+	var err error
+	apart(func() { l, err = dialLink(ctx, h.cfg, h.proof(t.withCert)) })
 	if err != nil {
 		return again, err
 	}
-	defer l.close()
+	defer apart(l.close)
 	h.hungUp()
 	c := &courier{h: h, link: l, flights: map[uint16]departed{}, notices: map[uint16]wire.Code{}, held: map[uint64]mqtt.Message{}}
-	return c.serve(ctx, welcomed)
+	return c.serve(ctx, t.welcomed)
 }
 
 // courier carries effects to a connection, and what arrives on it to the model.
@@ -244,16 +277,21 @@ func (c *courier) serve(ctx context.Context, welcomed func()) (verdict, error) {
 				look.Reset(lookEvery)
 			}
 		case <-c.link.mail.signal:
-			c.receive()
 		case <-c.h.netKick:
 		}
-		c.carryOut()
-		if !c.up && c.h.linkUp() {
-			c.up = true
-			welcomed()
-		}
+		apart(func() { c.work(welcomed) })
 	}
 	return c.over.verdict, c.over.err
+}
+
+// work does what there is to do.
+func (c *courier) work(welcomed func()) {
+	c.receive()
+	c.carryOut()
+	if !c.up && c.h.linkUp() {
+		c.up = true
+		welcomed()
+	}
 }
 
 // stuck reports whether a PUBACK is overdue.
