@@ -1,6 +1,7 @@
 package handset
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -24,7 +25,7 @@ func (h *Handset) Enrol(ctx context.Context, number wire.Number, accepted Notice
 	if err != nil {
 		return fmt.Errorf("handset: enrol: %w", err)
 	}
-	e := &enrolment{Number: packed(number), Device: seed, Nonce: nonce[:], Notice: accepted.Hash[:]}
+	e := &enrolment{Number: packed(number), Device: seed, Nonce: nonce[:], Notice: bytes.Clone(accepted.Hash[:])} // not the text with it
 	if err := h.step(func(m *model) { m.self.Pending = e; m.saveSelf() }); err != nil {
 		return err
 	}

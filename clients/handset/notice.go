@@ -1,6 +1,7 @@
 package handset
 
 import (
+	"bytes"
 	"embed"
 	"errors"
 	"strconv"
@@ -43,7 +44,7 @@ func (h *Handset) Accept(n Notice) error {
 	if !h.current(n) {
 		return ErrNotice
 	}
-	return h.step(func(m *model) { m.self.NoticeHash = n.Hash[:]; m.saveSelf() })
+	return h.step(func(m *model) { m.self.NoticeHash = bytes.Clone(n.Hash[:]); m.saveSelf() })
 }
 
 // current reports whether n is, byte for byte, a text of this application.
