@@ -82,7 +82,8 @@ func (h *Handset) openCertificate(key envelope.AnswerKey, sealed []byte, device 
 
 // exchange sends one request on e over a connection of its own, which has no identity. [P-14]
 func exchange(ctx context.Context, cfg Config, body []byte) ([]byte, error) {
-	l, err := dialLink(ctx, cfg, func([]byte) []byte { return nil })
+	arrived := make(chan struct{}, 1)
+	l, err := dialLink(ctx, cfg, func([]byte) []byte { return nil }, arrived)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func exchange(ctx context.Context, cfg Config, body []byte) ([]byte, error) {
 			}
 		}
 		select {
-		case <-l.mail.signal:
+		case <-arrived:
 		case <-l.lost:
 			return nil, ErrOffline
 		case <-ctx.Done():

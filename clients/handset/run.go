@@ -96,12 +96,15 @@ const (
 	stop                  // do not
 )
 
-// trying is what one connection leaves for the next.
+// trying is what one connection leaves for the next, and how it went.
 type trying struct {
 	h        *Handset
 	first    chan error // told how the first attempt that decides something went
 	backoff  time.Duration
 	withCert bool
+	c        *courier // of the connection; nil: there was none
+	err      error    // why there was none
+	over     bool
 }
 
 func (t *trying) say(err error) {
@@ -113,12 +116,15 @@ func (t *trying) say(err error) {
 
 // run connects again and again.
 func (h *Handset) run(ctx context.Context, first chan error) {
-	defer func() { _ = h.step(func(m *model) { m.stopped() }) }()
-	t := &trying{h, first, firstBackoff, true}
-	for more := true; more; {
-		v, err := h.once(ctx, t)
-		apart(func() { more = t.next(ctx, v, err) })
+	t := &trying{h: h, first: first, backoff: firstBackoff, withCert: true}
+	for !t.over {
+		apart(func() { t.dial(ctx) })
+		if t.c != nil {
+			t.c.serve(ctx)
+		}
+		apart(func() { t.over = !t.next(ctx) })
 	}
+	_ = h.step(func(m *model) { m.stopped() })
 }
 
 // apart runs f on a goroutine of its own, and waits for it. Keys, files and dialling need a deep
@@ -129,9 +135,35 @@ func apart(f func()) {
 	g.Wait()
 }
 
+// dial makes a connection.
+func (t *trying) dial(ctx context.Context) {
+	t.c = nil
+	l, err := dialLink(ctx, t.h.cfg, t.h.proof(t.withCert), t.h.netKick)
+	if t.err = err; err != nil {
+		return
+	}
+	t.h.hungUp()
+	t.c = &courier{
+		h: t.h, link: l, welcomed: t.welcomed,
+		flights: map[uint16]departed{}, notices: map[uint16]wire.Code{}, held: map[uint64]mqtt.Message{},
+		began: time.Now(), look: time.NewTimer(lookEvery), set: true,
+	}
+}
+
+// end ends the connection, if there was one, and returns how it went.
+func (t *trying) end() (verdict, error) {
+	if t.c == nil {
+		return again, t.err
+	}
+	t.c.look.Stop()
+	t.c.link.close()
+	return t.c.over.verdict, t.c.over.err
+}
+
 // next decides after a connection whether there is to be another, and waits until then.
-func (t *trying) next(ctx context.Context, v verdict, err error) bool {
+func (t *trying) next(ctx context.Context) bool {
 	h := t.h
+	v, err := t.end()
 	if broken := h.step(func(m *model) { m.linkDown() }); broken != nil {
 		t.say(broken)
 		return false
@@ -217,20 +249,6 @@ func (h *Handset) stamp() uint32 {
 	return h.stamped
 }
 
-// once is one connection, from dialling to its end.
-func (h *Handset) once(ctx context.Context, t *trying) (verdict, error) {
-	var l *link
-	var err error
-	apart(func() { l, err = dialLink(ctx, h.cfg, h.proof(t.withCert)) })
-	if err != nil {
-		return again, err
-	}
-	defer apart(l.close)
-	h.hungUp()
-	c := &courier{h: h, link: l, flights: map[uint16]departed{}, notices: map[uint16]wire.Code{}, held: map[uint64]mqtt.Message{}}
-	return c.serve(ctx, t.welcomed)
-}
-
 // courier carries effects to a connection, and what arrives on it to the model.
 type courier struct {
 	h       *Handset
@@ -240,7 +258,13 @@ type courier struct {
 	held    map[uint64]mqtt.Message // deliveries not acknowledged yet
 	last    uint64
 	up      bool
-	over    *ending
+	over    *ending // nil: it goes on
+
+	welcomed func()
+	began    time.Time
+	look     *time.Timer // whether it still answers; an idle phone is not woken
+	set      bool        // look is
+	looking  bool        // it is time
 }
 
 // departed is a flight and when it left.
@@ -255,42 +279,50 @@ type ending struct {
 	err     error
 }
 
-// serve runs until the connection ends, by whichever side.
-func (c *courier) serve(ctx context.Context, welcomed func()) (verdict, error) {
-	began, look, set := time.Now(), time.NewTimer(lookEvery), true
-	defer look.Stop()
+// serve runs until the connection ends, by whichever side. It waits here for days.
+func (c *courier) serve(ctx context.Context) {
 	for c.over == nil {
-		if !set && len(c.flights) > 0 { // an idle phone is not woken
-			look.Reset(lookEvery)
-			set = true
-		}
 		select {
 		case <-ctx.Done():
-			return stop, nil
+			c.end(stop, nil)
 		case <-c.link.lost:
-			return again, ErrOffline
-		case now := <-look.C:
-			if !c.up && now.Sub(began) >= welcomeTime || c.stuck(now) {
-				return again, ErrUnavailable
-			}
-			if set = !c.up; set {
-				look.Reset(lookEvery)
-			}
-		case <-c.link.mail.signal:
+			c.end(again, ErrOffline)
+		case <-c.look.C:
+			c.looking = true
 		case <-c.h.netKick:
 		}
-		apart(func() { c.work(welcomed) })
+		apart(c.work)
 	}
-	return c.over.verdict, c.over.err
 }
 
 // work does what there is to do.
-func (c *courier) work(welcomed func()) {
+func (c *courier) work() {
+	if c.looking {
+		c.lookAround(time.Now())
+	}
+	if c.over != nil {
+		return
+	}
 	c.receive()
 	c.carryOut()
 	if !c.up && c.h.linkUp() {
 		c.up = true
-		welcomed()
+		c.welcomed()
+	}
+	if !c.set && len(c.flights) > 0 {
+		c.look.Reset(lookEvery)
+		c.set = true
+	}
+}
+
+// lookAround ends a connection on which nothing answers.
+func (c *courier) lookAround(now time.Time) {
+	c.looking = false
+	if !c.up && now.Sub(c.began) >= welcomeTime || c.stuck(now) {
+		c.end(again, ErrUnavailable)
+	}
+	if c.set = !c.up; c.set {
+		c.look.Reset(lookEvery)
 	}
 }
 
