@@ -202,7 +202,7 @@ func (h *Handset) Status() Status {
 	defer h.mu.Unlock()
 	m := h.m
 	return Status{
-		Enrolled: m.enrolled(), Connected: m.link.up, On: m.self.On, ID: m.me(), Number: numberOf(m.self.Number),
+		Enrolled: m.enrolled(), Connected: m.link.up, On: m.self.On, ID: m.me(), Number: m.ident.Number,
 		Gen: m.self.Gen, Seq: m.self.Seq, Reason: m.self.Reason,
 	}
 }

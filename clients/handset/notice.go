@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"embed"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"bluejay/consent"
 	"bluejay/wire"
@@ -91,4 +93,6 @@ func noticeText(version int, lang string) (n Notice, ok bool) {
 }
 
 // NoticeHashes are those of the texts of this version, for a broker that accepts these.
-func NoticeHashes() [][16]byte { return [][16]byte{noticeIn("en").Hash, noticeIn("zh").Hash} }
+func NoticeHashes() [][16]byte { return slices.Clone(noticeHashes()) }
+
+var noticeHashes = sync.OnceValue(func() [][16]byte { return [][16]byte{noticeIn("en").Hash, noticeIn("zh").Hash} })
