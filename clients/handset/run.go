@@ -145,7 +145,6 @@ func (t *trying) dial(ctx context.Context) {
 	t.h.hungUp()
 	t.c = &courier{
 		h: t.h, link: l, welcomed: t.welcomed,
-		flights: map[uint16]departed{}, notices: map[uint16]wire.Code{}, held: map[uint64]mqtt.Message{},
 		began: time.Now(), look: time.NewTimer(lookEvery), set: true,
 	}
 }
@@ -253,10 +252,9 @@ func (h *Handset) stamp() uint32 {
 type courier struct {
 	h       *Handset
 	link    *link
-	flights map[uint16]departed
-	notices map[uint16]wire.Code
-	held    map[uint64]mqtt.Message // deliveries not acknowledged yet
-	last    uint64
+	flights []*departed  // without a PUBACK
+	last    uint64       // delivery
+	held    mqtt.Message // it, until the model has decided
 	up      bool
 	over    *ending // nil: it goes on
 
@@ -270,7 +268,19 @@ type courier struct {
 // departed is a flight and when it left.
 type departed struct {
 	flight
-	at time.Time
+	id   uint16 // of its packet
+	at   time.Time
+	code wire.Code // what a notice said before the PUBACK [C-1]
+}
+
+// departed finds the flight of a packet; nil: none is awaited.
+func (c *courier) departed(id uint16) *departed {
+	for _, f := range c.flights {
+		if f.id == id {
+			return f
+		}
+	}
+	return nil
 }
 
 // ending is why a connection is to end.
@@ -371,13 +381,12 @@ func (c *courier) receive() {
 }
 
 func (c *courier) puback(id uint16) {
-	f, ok := c.flights[id]
-	code := c.notices[id]
-	delete(c.flights, id)
-	delete(c.notices, id)
-	if ok {
-		c.step(func(m *model) { m.done(f.flight, code) })
+	f := c.departed(id)
+	if f == nil {
+		return
 	}
+	c.flights = slices.DeleteFunc(c.flights, func(o *departed) bool { return o == f })
+	c.step(func(m *model) { m.done(f.flight, f.code) })
 }
 
 // message passes one publish on. A notice is kept for the PUBACK that follows it. [C-1]
@@ -388,18 +397,17 @@ func (c *courier) message(msg mqtt.Message) {
 		return
 	}
 	if n, err := wire.ParseNotice(msg.Payload()); err == nil && t.Kind == wire.TopicReply {
-		if _, ours := c.flights[n.PacketID]; ours {
-			c.notices[n.PacketID] = n.Code
+		if f := c.departed(n.PacketID); f != nil {
+			f.code = n.Code
 		}
 		msg.Ack()
 		return
 	}
 	c.last++
-	delivery := c.last
-	c.held[delivery] = msg
-	c.step(func(m *model) { m.message(t, msg.Payload(), delivery) })
+	c.held = msg
+	c.step(func(m *model) { m.message(t, msg.Payload(), c.last) })
 	c.carryOut()
-	delete(c.held, delivery) // if it was not acknowledged now, it never will be
+	c.held = nil // if it was not acknowledged now, it never will be
 }
 
 // carryOut does what the model wants of the connection, in order.
@@ -426,14 +434,14 @@ func (c *courier) carry(e effect) {
 			c.end(again, err)
 			return
 		}
-		c.flights[id] = departed{e.flight, time.Now()}
+		c.flights = append(c.flights, &departed{flight: e.flight, id: id, at: time.Now()})
 	case subscribe:
 		c.link.client.Subscribe(e.topic.String(), 1, nil)
 	case unsubscribe:
 		c.link.client.Unsubscribe(e.topic.String())
 	case acknowledge:
-		if m := c.held[e.delivery]; m != nil {
-			m.Ack()
+		if c.held != nil && e.delivery == c.last {
+			c.held.Ack()
 		}
 	case reconnect:
 		c.end(atOnce, nil)
