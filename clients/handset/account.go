@@ -426,18 +426,31 @@ func (m *model) offerPrekey() {
 	if !m.self.Listed || !m.ready() {
 		return
 	}
-	p := m.prekeys[m.self.Prekeys]
-	if p == nil || p.Bundle().Cert != m.ident.Cert || m.now.After(wire.Time32(p.Bundle().NotAfter).Add(-prekeyEarly)) {
-		var err error
-		if p, err = envelope.NewPrekey(m.ident, m.self.Prekeys+1, m.now.Add(envelope.PrekeyLife)); err != nil {
+	b := m.youngBundle()
+	if b == nil {
+		p, err := envelope.NewPrekey(m.ident, m.self.Prekeys+1, m.now.Add(envelope.PrekeyLife))
+		if err != nil {
 			return
 		}
 		m.self.Prekeys++
-		m.prekeys[p.ID()] = p
-		m.saveRaw(prekeyKey(p.ID()), p.Marshal())
+		k := keepPrekey(p)
+		m.prekeys[k.id], b = k, p.Bundle()
+		m.saveRaw(prekeyKey(k.id), k.raw)
 		m.saveSelf()
 	}
-	m.do(publish{topic: wire.Topic{Kind: wire.TopicBundle, ID: m.me()}, payload: p.Bundle().Marshal(), retained: true})
+	m.do(publish{topic: wire.Topic{Kind: wire.TopicBundle, ID: m.me()}, payload: b.Marshal(), retained: true})
+}
+
+// youngBundle is the bundle of the newest prekey; nil: it is not this device's, or old.
+func (m *model) youngBundle() *wire.Bundle {
+	p := m.prekeys[m.self.Prekeys]
+	if p == nil || m.now.After(p.offeredUntil().Add(-prekeyEarly)) {
+		return nil
+	}
+	if b := p.open().Bundle(); b.Cert == m.ident.Cert {
+		return b
+	}
+	return nil
 }
 
 // erasePrekey forgets a prekey and the hellos that it opened: from now on their first texts are

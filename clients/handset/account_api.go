@@ -1,6 +1,7 @@
 package handset
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -24,7 +25,7 @@ func (h *Handset) Enrol(ctx context.Context, number wire.Number, accepted Notice
 	if err != nil {
 		return fmt.Errorf("handset: enrol: %w", err)
 	}
-	e := &enrolment{Number: packed(number), Device: seed, Nonce: nonce[:], Notice: accepted.Hash[:]}
+	e := &enrolment{Number: packed(number), Device: seed, Nonce: nonce[:], Notice: bytes.Clone(accepted.Hash[:])} // not the text with it
 	if err := h.step(func(m *model) { m.self.Pending = e; m.saveSelf() }); err != nil {
 		return err
 	}
@@ -81,7 +82,8 @@ func (h *Handset) openCertificate(key envelope.AnswerKey, sealed []byte, device 
 
 // exchange sends one request on e over a connection of its own, which has no identity. [P-14]
 func exchange(ctx context.Context, cfg Config, body []byte) ([]byte, error) {
-	l, err := dialLink(ctx, cfg, func([]byte) []byte { return nil })
+	arrived := make(chan struct{}, 1)
+	l, err := dialLink(ctx, cfg, func([]byte) []byte { return nil }, arrived)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +107,7 @@ func exchange(ctx context.Context, cfg Config, body []byte) ([]byte, error) {
 			}
 		}
 		select {
-		case <-l.mail.signal:
+		case <-arrived:
 		case <-l.lost:
 			return nil, ErrOffline
 		case <-ctx.Done():
@@ -200,7 +202,7 @@ func (h *Handset) Status() Status {
 	defer h.mu.Unlock()
 	m := h.m
 	return Status{
-		Enrolled: m.enrolled(), Connected: m.link.up, On: m.self.On, ID: m.me(), Number: numberOf(m.self.Number),
+		Enrolled: m.enrolled(), Connected: m.link.up, On: m.self.On, ID: m.me(), Number: m.ident.Number,
 		Gen: m.self.Gen, Seq: m.self.Seq, Reason: m.self.Reason,
 	}
 }

@@ -116,7 +116,7 @@ func (d *device) open(other *device, c *contact) {
 	d.lab.t.Helper()
 	d.write(c, "hello")
 	d.event(func() {
-		d.message(wire.Topic{Kind: 'b', ID: other.me()}, other.model.prekeys[other.self.Prekeys].Bundle().Marshal(), 1)
+		d.message(wire.Topic{Kind: 'b', ID: other.me()}, other.model.prekeys[other.self.Prekeys].open().Bundle().Marshal(), 1)
 	})
 	init := d.published('h')
 	other.event(func() { other.message(init.topic, init.payload, 2) })
@@ -309,7 +309,9 @@ func TestLookupsForHellosAreBounded(t *testing.T) {
 		s := l.device("+4477009010" + string(rune('0'+i/10)) + string(rune('0'+i%10)))
 		c := s.knows("Bob", bob)
 		s.write(c, "hi")
-		s.event(func() { s.message(wire.Topic{Kind: 'b', ID: bob.me()}, bob.model.prekeys[1].Bundle().Marshal(), 1) })
+		s.event(func() {
+			s.message(wire.Topic{Kind: 'b', ID: bob.me()}, bob.model.prekeys[1].open().Bundle().Marshal(), 1)
+		})
 		init := s.published('h')
 		for _, e := range bob.event(func() { bob.message(init.topic, init.payload, uint64(i)) }) {
 			if p, ok := e.(publish); ok && p.topic.Kind == wire.TopicQuery {

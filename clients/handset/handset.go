@@ -20,17 +20,18 @@ type Handset struct {
 	closed  bool
 	net     []effect // for the connection, in order
 	sms     []sendSMS
+	sending bool // a goroutine sends what is in sms
 	waiters map[uint64]chan error
 	waiter  uint64
 	missed  bool
 	stop    context.CancelFunc // ends run; nil: not connecting
 	stopped chan struct{}      // run has ended
 
-	netKick   chan struct{}
-	smsKick   chan struct{}
-	clockKick chan struct{}
-	quit      context.CancelFunc
-	wg        sync.WaitGroup
+	netKick chan struct{}
+	clock   *time.Timer        // lets time pass in the model
+	life    context.Context    // ends in Close; then no goroutine starts any more
+	quit    context.CancelFunc // ends life; under mu
+	wg      sync.WaitGroup
 
 	stamped uint32 // of the newest CONNECT without TLS; under mu
 }
@@ -51,15 +52,13 @@ func Open(cfg Config) (*Handset, error) {
 	}
 	h := &Handset{
 		cfg: cfg, dir: dir, events: make(chan Event, cfg.EventBuffer), waiters: map[uint64]chan error{},
-		netKick: make(chan struct{}, 1), smsKick: make(chan struct{}, 1), clockKick: make(chan struct{}, 1),
+		netKick: make(chan struct{}, 1),
 	}
+	h.life, h.quit = context.WithCancel(context.Background())
 	if err := h.load(); err != nil {
+		h.quit()
 		return nil, errors.Join(err, h.release())
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	h.quit = cancel
-	h.wg.Go(func() { h.clock(ctx) })
-	h.wg.Go(func() { h.sim(ctx) })
 	return h, nil
 }
 
@@ -118,7 +117,10 @@ func (h *Handset) Close() error {
 	h.closed = true
 	h.mu.Unlock()
 	_ = h.Disconnect(context.Background()) // bounded by the time limits of what run does
+	h.mu.Lock()
 	h.quit()
+	h.clock.Stop()
+	h.mu.Unlock()
 	h.wg.Wait()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -158,7 +160,7 @@ func (h *Handset) locked(event func(*model)) error {
 	for _, e := range effects {
 		h.dispatch(e)
 	}
-	poke(h.clockKick)
+	h.wind()
 	return nil
 }
 
@@ -171,7 +173,10 @@ func (h *Handset) dispatch(e effect) {
 		h.release1(e.waiter, e.err)
 	case sendSMS:
 		h.sms = append(h.sms, e)
-		poke(h.smsKick)
+		if !h.sending && h.life.Err() == nil {
+			h.sending = true
+			h.wg.Go(h.sendAll)
+		}
 	default:
 		h.net = append(h.net, e)
 		poke(h.netKick)
@@ -227,45 +232,41 @@ func (h *Handset) await(ctx context.Context, event func(m *model, waiter uint64)
 	}
 }
 
-// clock lets time pass in the model.
-func (h *Handset) clock(ctx context.Context) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		h.mu.Lock()
-		next := h.m.next()
-		h.mu.Unlock()
-		timer.Reset(max(time.Until(next), time.Millisecond))
-		select {
-		case <-ctx.Done():
-			return
-		case <-h.clockKick:
-		case <-timer.C:
-			if h.step(func(m *model) { m.tick() }) != nil {
-				return
-			}
-		}
+// wind sets the clock to when something is due in the model. Callers hold h.mu.
+func (h *Handset) wind() {
+	wait := max(time.Until(h.m.next()), time.Millisecond)
+	switch {
+	case h.life.Err() != nil:
+	case h.clock == nil:
+		h.clock = time.AfterFunc(wait, h.strike)
+	default:
+		h.clock.Reset(wait)
 	}
 }
 
-// sim sends SMS from the phone itself, one at a time.
-func (h *Handset) sim(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-h.smsKick:
+// strike does what is due. All of it is under h.mu: after Close it does nothing.
+func (h *Handset) strike() { _ = h.step(func(m *model) { m.tick() }) }
+
+// sendAll sends SMS from the phone itself, one at a time, until none is left.
+func (h *Handset) sendAll() {
+	for j, ok := h.nextSMS(); ok; j, ok = h.nextSMS() {
+		sent := h.cfg.SIM != nil && h.cfg.SIM.SendSMS(h.life, j.to, j.body) == nil
+		if h.life.Err() != nil {
+			return // stays "perhaps sent"
 		}
-		h.mu.Lock()
-		jobs := h.sms
-		h.sms = nil
-		h.mu.Unlock()
-		for _, j := range jobs {
-			ok := ctx.Err() == nil && h.cfg.SIM != nil && h.cfg.SIM.SendSMS(ctx, j.to, j.body) == nil
-			if ctx.Err() != nil {
-				return // stays "perhaps sent"
-			}
-			_ = h.step(func(m *model) { m.smsDone(j.text, ok) })
-		}
+		_ = h.step(func(m *model) { m.smsDone(j.text, sent) })
 	}
+}
+
+// nextSMS takes out what is to be sent now; without one, or after Close, sendAll is over.
+func (h *Handset) nextSMS() (sendSMS, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.sms) == 0 || h.life.Err() != nil {
+		h.sending, h.sms = false, nil
+		return sendSMS{}, false
+	}
+	j := h.sms[0]
+	h.sms = h.sms[1:]
+	return j, true
 }

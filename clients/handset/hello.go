@@ -305,7 +305,7 @@ func (m *model) incomingHello(msg []byte) {
 	if err != nil || pre == nil || !m.ready() || m.repeatedHello(msg) {
 		return
 	}
-	o, err := envelope.OpenInit(m.ident, pre, msg, m.now)
+	o, err := envelope.OpenInit(m.ident, pre.open(), msg, m.now)
 	if err != nil || !m.admits(o.Number) {
 		return
 	}

@@ -46,15 +46,15 @@ type link struct {
 type connectProof func(exporter []byte) []byte
 
 // dialLink connects and waits for CONNACK. The password is bound to the TLS connection, so the
-// connection is made first and handed to paho. [P-15]
-func dialLink(ctx context.Context, cfg Config, proof connectProof) (*link, error) {
+// connection is made first and handed to paho. What arrives is signalled on signal. [P-15]
+func dialLink(ctx context.Context, cfg Config, proof connectProof, signal chan struct{}) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	conn, exporter, err := dial(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	l := &link{mail: newMailbox(), lost: make(chan struct{})}
+	l := &link{mail: newMailbox(signal), lost: make(chan struct{})}
 	l.client = mqtt.NewClient(l.options(cfg, &tap{Conn: conn, mail: l.mail}, string(proof(exporter))))
 	token := l.client.Connect()
 	select {
@@ -162,8 +162,8 @@ type puback struct {
 	after uint64
 }
 
-func newMailbox() *mailbox {
-	return &mailbox{signal: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+func newMailbox(signal chan struct{}) *mailbox {
+	return &mailbox{signal: signal, room: make(chan struct{}, 1)}
 }
 
 func poke(c chan struct{}) {

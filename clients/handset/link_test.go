@@ -90,7 +90,7 @@ type fakeMessage struct {
 
 // A PUBACK is handed out after the messages that stood before it, however late those come. [C-1]
 func TestPubackWaitsForItsPlace(t *testing.T) {
-	b := newMailbox()
+	b := newMailbox(make(chan struct{}, 1))
 	b.puback(puback{id: 1, after: 0})
 	b.puback(puback{id: 2, after: 2})
 	var got []int
@@ -116,7 +116,7 @@ func TestPubackWaitsForItsPlace(t *testing.T) {
 // A full mailbox stops the reading, and goes on when there is room or the connection has ended.
 func TestMailboxIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, lost := newMailbox(), make(chan struct{})
+		b, lost := newMailbox(make(chan struct{}, 1)), make(chan struct{})
 		put := 0
 		go func() {
 			for range 3 * maxMail {
@@ -142,7 +142,7 @@ func TestMailboxIsBounded(t *testing.T) {
 
 func TestTapTellsEnd(t *testing.T) {
 	ours, theirs := net.Pipe()
-	tp := &tap{Conn: ours, mail: newMailbox()}
+	tp := &tap{Conn: ours, mail: newMailbox(make(chan struct{}, 1))}
 	if err := theirs.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -97,7 +97,7 @@ func (m *model) loadPrekeys(state map[string][]byte) error {
 		if err != nil {
 			return errState
 		}
-		m.prekeys[p.ID()] = p
+		m.prekeys[p.ID()] = &prekey{p.ID(), p.EraseAfter(), v}
 	}
 	return nil
 }

@@ -181,7 +181,7 @@ func TestHelloScript(t *testing.T) {
 	alice, bob := l.device(aliceNumber), l.device(bobNumber)
 	toBob := alice.knows("Bob", bob)
 	bob.knows("Alice", alice)
-	bundle := bob.model.prekeys[1].Bundle().Marshal()
+	bundle := bob.model.prekeys[1].open().Bundle().Marshal()
 
 	id := alice.write(toBob, "hi")
 	alice.want("write", "subscribe b")
@@ -222,7 +222,7 @@ func TestModelReadsWhatItWrote(t *testing.T) {
 	toBob := alice.knows("Bob", bob)
 	alice.write(toBob, "hi")
 	alice.event(func() {
-		alice.message(wire.Topic{Kind: 'b', ID: bob.me()}, bob.model.prekeys[1].Bundle().Marshal(), 1)
+		alice.message(wire.Topic{Kind: 'b', ID: bob.me()}, bob.model.prekeys[1].open().Bundle().Marshal(), 1)
 	})
 	again, err := newModel(l.config(), alice.state, l.now)
 	if err != nil {
@@ -278,7 +278,7 @@ func TestClockNeverSpins(t *testing.T) {
 				})
 			case 3:
 				alice.event(func() {
-					alice.message(wire.Topic{Kind: 'b', ID: bob.me()}, bob.model.prekeys[1].Bundle().Marshal(), 1)
+					alice.message(wire.Topic{Kind: 'b', ID: bob.me()}, bob.model.prekeys[1].open().Bundle().Marshal(), 1)
 				})
 			case 4:
 				for _, e := range alice.last {
@@ -392,7 +392,7 @@ func BenchmarkWrite(b *testing.B) {
 	bob.knows("Alice", alice)
 	alice.write(c, "hi")
 	alice.event(func() {
-		alice.message(wire.Topic{Kind: 'b', ID: bob.me()}, bob.model.prekeys[1].Bundle().Marshal(), 1)
+		alice.message(wire.Topic{Kind: 'b', ID: bob.me()}, bob.model.prekeys[1].open().Bundle().Marshal(), 1)
 	})
 	init := alice.published('h')
 	bob.event(func() { bob.message(init.topic, init.payload, 2) })

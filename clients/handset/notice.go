@@ -1,10 +1,13 @@
 package handset
 
 import (
+	"bytes"
 	"embed"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"bluejay/consent"
 	"bluejay/wire"
@@ -43,7 +46,7 @@ func (h *Handset) Accept(n Notice) error {
 	if !h.current(n) {
 		return ErrNotice
 	}
-	return h.step(func(m *model) { m.self.NoticeHash = n.Hash[:]; m.saveSelf() })
+	return h.step(func(m *model) { m.self.NoticeHash = bytes.Clone(n.Hash[:]); m.saveSelf() })
 }
 
 // current reports whether n is, byte for byte, a text of this application.
@@ -90,4 +93,6 @@ func noticeText(version int, lang string) (n Notice, ok bool) {
 }
 
 // NoticeHashes are those of the texts of this version, for a broker that accepts these.
-func NoticeHashes() [][16]byte { return [][16]byte{noticeIn("en").Hash, noticeIn("zh").Hash} }
+func NoticeHashes() [][16]byte { return slices.Clone(noticeHashes()) }
+
+var noticeHashes = sync.OnceValue(func() [][16]byte { return [][16]byte{noticeIn("en").Hash, noticeIn("zh").Hash} })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -95,47 +96,108 @@ const (
 	stop                  // do not
 )
 
-// run connects again and again. first is told how the first attempt that decides something went.
+// trying is what one connection leaves for the next, and how it went.
+type trying struct {
+	h        *Handset
+	first    chan error // told how the first attempt that decides something went
+	backoff  time.Duration
+	withCert bool
+	c        *courier // of the connection; nil: there was none
+	err      error    // why there was none
+	over     bool
+}
+
+func (t *trying) say(err error) {
+	select {
+	case t.first <- err:
+	default:
+	}
+}
+
+// run connects again and again.
 func (h *Handset) run(ctx context.Context, first chan error) {
-	say := func(err error) {
-		select {
-		case first <- err:
-		default:
+	t := &trying{h: h, first: first, backoff: firstBackoff, withCert: true}
+	for !t.over {
+		apart(func() { t.dial(ctx) })
+		if t.c != nil {
+			t.c.serve(ctx)
 		}
+		apart(func() { t.over = !t.next(ctx) })
 	}
-	defer func() { _ = h.step(func(m *model) { m.stopped() }) }()
-	backoff, withCert := firstBackoff, true
-	for {
-		v, err := h.once(ctx, withCert, func() { backoff, withCert = firstBackoff, false; say(nil) })
-		if broken := h.step(func(m *model) { m.linkDown() }); broken != nil {
-			say(broken)
-			return
-		}
-		switch {
-		case ctx.Err() != nil || v == stop || h.hungUp():
-			say(errors.Join(err, ctx.Err()))
-			return
-		case errors.Is(err, ErrTooOld):
-			_ = h.step(func(m *model) { m.event(Event{Kind: Refused, Code: wire.TooOld}) })
-			say(err)
-			return
-		case errors.Is(err, ErrRefused) && withCert:
-			_ = h.step(func(m *model) { m.event(Event{Kind: Refused, Code: wire.Revoked}) })
-			say(err)
-			return
-		case errors.Is(err, ErrRefused): // perhaps the broker has lost our certificate
-			withCert = true
-			continue
-		case v == atOnce:
-			continue
-		}
-		h.cfg.Log.Info("not connected", "error", err, "again_in", backoff)
-		if !sleep(ctx, backoff/2+rand.N(backoff)) {
-			say(ctx.Err())
-			return
-		}
-		backoff = min(2*backoff, h.cfg.MaxBackoff)
+	_ = h.step(func(m *model) { m.stopped() })
+}
+
+// apart runs f on a goroutine of its own, and waits for it. Keys, files and dialling need a deep
+// stack for a moment; the goroutine that waits for days is not to keep one.
+func apart(f func()) {
+	var g sync.WaitGroup
+	g.Go(f)
+	g.Wait()
+}
+
+// dial makes a connection.
+func (t *trying) dial(ctx context.Context) {
+	t.c = nil
+	l, err := dialLink(ctx, t.h.cfg, t.h.proof(t.withCert), t.h.netKick)
+	if t.err = err; err != nil {
+		return
 	}
+	t.h.hungUp()
+	t.c = &courier{
+		h: t.h, link: l, welcomed: t.welcomed,
+		began: time.Now(), look: time.NewTimer(lookEvery), set: true,
+	}
+}
+
+// end ends the connection, if there was one, and returns how it went.
+func (t *trying) end() (verdict, error) {
+	if t.c == nil {
+		return again, t.err
+	}
+	t.c.look.Stop()
+	t.c.link.close()
+	return t.c.over.verdict, t.c.over.err
+}
+
+// next decides after a connection whether there is to be another, and waits until then.
+func (t *trying) next(ctx context.Context) bool {
+	h := t.h
+	v, err := t.end()
+	if broken := h.step(func(m *model) { m.linkDown() }); broken != nil {
+		t.say(broken)
+		return false
+	}
+	switch {
+	case ctx.Err() != nil || v == stop || h.hungUp():
+		t.say(errors.Join(err, ctx.Err()))
+		return false
+	case errors.Is(err, ErrTooOld):
+		_ = h.step(func(m *model) { m.event(Event{Kind: Refused, Code: wire.TooOld}) })
+		t.say(err)
+		return false
+	case errors.Is(err, ErrRefused) && t.withCert:
+		_ = h.step(func(m *model) { m.event(Event{Kind: Refused, Code: wire.Revoked}) })
+		t.say(err)
+		return false
+	case errors.Is(err, ErrRefused): // perhaps the broker has lost our certificate
+		t.withCert = true
+		return true
+	case v == atOnce:
+		return true
+	}
+	h.cfg.Log.Info("not connected", "error", err, "again_in", t.backoff)
+	if !sleep(ctx, t.backoff/2+rand.N(t.backoff)) {
+		t.say(ctx.Err())
+		return false
+	}
+	t.backoff = min(2*t.backoff, h.cfg.MaxBackoff)
+	return true
+}
+
+// welcomed: the connection is good.
+func (t *trying) welcomed() {
+	t.backoff, t.withCert = firstBackoff, false
+	t.say(nil)
 }
 
 // hungUp drops what was meant for a connection that has ended, and reports whether the model had
@@ -186,34 +248,39 @@ func (h *Handset) stamp() uint32 {
 	return h.stamped
 }
 
-// once is one connection, from dialling to its end.
-func (h *Handset) once(ctx context.Context, withCert bool, welcomed func()) (verdict, error) {
-	l, err := dialLink(ctx, h.cfg, h.proof(withCert))
-	if err != nil {
-		return again, err
-	}
-	defer l.close()
-	h.hungUp()
-	c := &courier{h: h, link: l, flights: map[uint16]departed{}, notices: map[uint16]wire.Code{}, held: map[uint64]mqtt.Message{}}
-	return c.serve(ctx, welcomed)
-}
-
 // courier carries effects to a connection, and what arrives on it to the model.
 type courier struct {
 	h       *Handset
 	link    *link
-	flights map[uint16]departed
-	notices map[uint16]wire.Code
-	held    map[uint64]mqtt.Message // deliveries not acknowledged yet
-	last    uint64
+	flights []*departed  // without a PUBACK
+	last    uint64       // delivery
+	held    mqtt.Message // it, until the model has decided
 	up      bool
-	over    *ending
+	over    *ending // nil: it goes on
+
+	welcomed func()
+	began    time.Time
+	look     *time.Timer // whether it still answers; an idle phone is not woken
+	set      bool        // look is
+	looking  bool        // it is time
 }
 
 // departed is a flight and when it left.
 type departed struct {
 	flight
-	at time.Time
+	id   uint16 // of its packet
+	at   time.Time
+	code wire.Code // what a notice said before the PUBACK [C-1]
+}
+
+// departed finds the flight of a packet; nil: none is awaited.
+func (c *courier) departed(id uint16) *departed {
+	for _, f := range c.flights {
+		if f.id == id {
+			return f
+		}
+	}
+	return nil
 }
 
 // ending is why a connection is to end.
@@ -222,38 +289,51 @@ type ending struct {
 	err     error
 }
 
-// serve runs until the connection ends, by whichever side.
-func (c *courier) serve(ctx context.Context, welcomed func()) (verdict, error) {
-	began, look, set := time.Now(), time.NewTimer(lookEvery), true
-	defer look.Stop()
+// serve runs until the connection ends, by whichever side. It waits here for days.
+func (c *courier) serve(ctx context.Context) {
 	for c.over == nil {
-		if !set && len(c.flights) > 0 { // an idle phone is not woken
-			look.Reset(lookEvery)
-			set = true
-		}
 		select {
 		case <-ctx.Done():
-			return stop, nil
+			c.end(stop, nil)
 		case <-c.link.lost:
-			return again, ErrOffline
-		case now := <-look.C:
-			if !c.up && now.Sub(began) >= welcomeTime || c.stuck(now) {
-				return again, ErrUnavailable
-			}
-			if set = !c.up; set {
-				look.Reset(lookEvery)
-			}
-		case <-c.link.mail.signal:
-			c.receive()
+			c.end(again, ErrOffline)
+		case <-c.look.C:
+			c.looking = true
 		case <-c.h.netKick:
 		}
-		c.carryOut()
-		if !c.up && c.h.linkUp() {
-			c.up = true
-			welcomed()
-		}
+		apart(c.work)
 	}
-	return c.over.verdict, c.over.err
+}
+
+// work does what there is to do.
+func (c *courier) work() {
+	if c.looking {
+		c.lookAround(time.Now())
+	}
+	if c.over != nil {
+		return
+	}
+	c.receive()
+	c.carryOut()
+	if !c.up && c.h.linkUp() {
+		c.up = true
+		c.welcomed()
+	}
+	if !c.set && len(c.flights) > 0 {
+		c.look.Reset(lookEvery)
+		c.set = true
+	}
+}
+
+// lookAround ends a connection on which nothing answers.
+func (c *courier) lookAround(now time.Time) {
+	c.looking = false
+	if !c.up && now.Sub(c.began) >= welcomeTime || c.stuck(now) {
+		c.end(again, ErrUnavailable)
+	}
+	if c.set = !c.up; c.set {
+		c.look.Reset(lookEvery)
+	}
 }
 
 // stuck reports whether a PUBACK is overdue.
@@ -301,13 +381,12 @@ func (c *courier) receive() {
 }
 
 func (c *courier) puback(id uint16) {
-	f, ok := c.flights[id]
-	code := c.notices[id]
-	delete(c.flights, id)
-	delete(c.notices, id)
-	if ok {
-		c.step(func(m *model) { m.done(f.flight, code) })
+	f := c.departed(id)
+	if f == nil {
+		return
 	}
+	c.flights = slices.DeleteFunc(c.flights, func(o *departed) bool { return o == f })
+	c.step(func(m *model) { m.done(f.flight, f.code) })
 }
 
 // message passes one publish on. A notice is kept for the PUBACK that follows it. [C-1]
@@ -318,18 +397,17 @@ func (c *courier) message(msg mqtt.Message) {
 		return
 	}
 	if n, err := wire.ParseNotice(msg.Payload()); err == nil && t.Kind == wire.TopicReply {
-		if _, ours := c.flights[n.PacketID]; ours {
-			c.notices[n.PacketID] = n.Code
+		if f := c.departed(n.PacketID); f != nil {
+			f.code = n.Code
 		}
 		msg.Ack()
 		return
 	}
 	c.last++
-	delivery := c.last
-	c.held[delivery] = msg
-	c.step(func(m *model) { m.message(t, msg.Payload(), delivery) })
+	c.held = msg
+	c.step(func(m *model) { m.message(t, msg.Payload(), c.last) })
 	c.carryOut()
-	delete(c.held, delivery) // if it was not acknowledged now, it never will be
+	c.held = nil // if it was not acknowledged now, it never will be
 }
 
 // carryOut does what the model wants of the connection, in order.
@@ -356,14 +434,14 @@ func (c *courier) carry(e effect) {
 			c.end(again, err)
 			return
 		}
-		c.flights[id] = departed{e.flight, time.Now()}
+		c.flights = append(c.flights, &departed{flight: e.flight, id: id, at: time.Now()})
 	case subscribe:
 		c.link.client.Subscribe(e.topic.String(), 1, nil)
 	case unsubscribe:
 		c.link.client.Unsubscribe(e.topic.String())
 	case acknowledge:
-		if m := c.held[e.delivery]; m != nil {
-			m.Ack()
+		if c.held != nil && e.delivery == c.last {
+			c.held.Ack()
 		}
 	case reconnect:
 		c.end(atOnce, nil)

@@ -81,7 +81,11 @@ func (t *tx) del(key string) { t.ops = append(t.ops, op{key, nil}) }
 
 // marshal returns the record of t.
 func (t *tx) marshal(seq uint64) []byte {
-	b := make([]byte, recordHdr, recordHdr+128*len(t.ops))
+	size := recordHdr
+	for _, o := range t.ops {
+		size += int(opSize(o.key, o.value))
+	}
+	b := make([]byte, recordHdr, size)
 	for _, o := range t.ops {
 		b = o.append(b)
 	}

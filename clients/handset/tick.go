@@ -154,8 +154,8 @@ func (m *model) tickTexts(c *contact) {
 // and jobs that the gateway can no longer send.
 func (m *model) expire() {
 	for _, p := range sorted(m.prekeys) {
-		if m.now.After(p.EraseAfter()) {
-			m.erasePrekey(p.ID())
+		if m.now.After(p.until) {
+			m.erasePrekey(p.id)
 		}
 	}
 	for _, s := range sorted(m.sessions) {
@@ -189,7 +189,7 @@ func (m *model) expireJobs() {
 // offerIfOld replaces the published prekey before others stop using it.
 func (m *model) offerIfOld() {
 	p := m.prekeys[m.self.Prekeys]
-	if p != nil && m.now.After(wire.Time32(p.Bundle().NotAfter).Add(-prekeyEarly)) {
+	if p != nil && m.now.After(p.offeredUntil().Add(-prekeyEarly)) {
 		m.offerPrekey()
 	}
 }

@@ -182,6 +182,7 @@ func (p *phone) bodies() []string {
 }
 
 func (p *phone) events(k EventKind) int {
+	synctest.Wait() // what was told is read by another goroutine
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := 0

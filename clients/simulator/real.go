@@ -51,7 +51,7 @@ func newReal(f *fleet, who int) (*real, error) {
 		Dir: r.dir, Pins: f.cfg.Pins, Addr: f.cfg.Addr, TLS: f.cfg.TLS, Dial: r.dial, SIM: sim{r},
 		Policy:   handset.Policy{Mode: modes[f.plan.People[who].Fallback]},
 		Gateways: []wire.Number{f.cfg.Gateway}, KeepAlive: f.cfg.Profile.Keepalive.Std(),
-		MaxBackoff: 5 * time.Second, EventBuffer: 128,
+		MaxBackoff: 5 * time.Second, EventBuffer: 32,
 	})
 	if err != nil {
 		return nil, err
