@@ -12,6 +12,9 @@ import (
 // at the module root lists the packages that may call it. [P-4]
 type Number struct{ bcd [8]byte }
 
+// numberMarks are what people write between digits.
+var numberMarks = strings.NewReplacer(" ", "", "-", "", ".", "", "(", "", ")", "")
+
 // ParseNumber reads "+44 7700 900123": a plus sign, then digits; spaces, dots, dashes and
 // brackets are ignored. It does not know national formats or which numbers exist.
 func ParseNumber(s string) (Number, error) {
@@ -19,7 +22,7 @@ func ParseNumber(s string) (Number, error) {
 	if !ok {
 		return Number{}, fmt.Errorf("%w: a number must start with + and a country code", ErrMalformed)
 	}
-	digits = strings.NewReplacer(" ", "", "-", "", ".", "", "(", "", ")", "").Replace(digits)
+	digits = numberMarks.Replace(digits)
 	if len(digits) < 7 || len(digits) > 15 || digits[0] == '0' {
 		return Number{}, fmt.Errorf("%w: a number has 7 to 15 digits after the +", ErrMalformed)
 	}
