@@ -136,8 +136,14 @@ func (b *Bridge) options(ctx context.Context, c Config) []nats.Option {
 		nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.Timeout(b.within(ctx)), nats.DrainTimeout(time.Minute),
 		nats.ClosedHandler(func(*nats.Conn) { close(b.closed) }),
-		nats.DisconnectErrHandler(func(*nats.Conn, error) { b.log.Warn("nats: disconnected") }),
-		nats.ReconnectHandler(func(*nats.Conn) { b.log.Info("nats: connected again") }),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) {
+			b.left.doubt()
+			b.log.Warn("nats: disconnected")
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			b.log.Info("nats: connected again")
+			b.Outcomes().refill()
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			// Only the kind: the text names the subject, and a subject can hold a tag.
 			b.log.Error("nats: asynchronous error", "reason", reason(err))

@@ -3,7 +3,7 @@ package bridge
 import (
 	"context"
 	"fmt"
-	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -30,7 +30,7 @@ func (b *Bridge) Outcomes() Outcomes { return Outcomes{b} }
 // asks NATS only about a sender who may have some: every handset that connects asks, and few have.
 func (o Outcomes) Pending(ctx context.Context, p wire.Pseudonym) ([]wire.Outcome, error) {
 	seen, may := o.b.left.may(p)
-	if !may {
+	if !may && o.b.Connected() { // else it is about to be doubted
 		return nil, nil
 	}
 	var pending []wire.Outcome
@@ -42,53 +42,6 @@ func (o Outcomes) Pending(ctx context.Context, p wire.Pseudonym) ([]wire.Outcome
 		o.b.left.none(p, seen)
 	}
 	return pending, failure("pending outcomes", err)
-}
-
-// leftIndex remembers for whom the stream of outcomes may hold some. What is stored while a sender is away reaches the
-// index by the same way that pushes it to one who is there: whoever listens first and asks then misses nothing. It has
-// an entry for each sender who was not told yet, not for each user. Zero value: knows nothing, so everybody may.
-type leftIndex struct {
-	mu   sync.Mutex
-	full bool
-	of   map[wire.Pseudonym]uint64 // how many came by
-}
-
-func (x *leftIndex) add(p wire.Pseudonym) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.of == nil {
-		x.of = map[wire.Pseudonym]uint64{}
-	}
-	x.of[p]++
-}
-
-// fill takes what was stored before the watch.
-func (x *leftIndex) fill(subjects map[string]uint64) {
-	for s := range subjects {
-		if p, err := wire.ParseOutcomeSubject(s); err == nil {
-			x.add(p)
-		}
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.full = true
-}
-
-// may reports whether there may be outcomes for p; seen is for none.
-func (x *leftIndex) may(p wire.Pseudonym) (seen uint64, may bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	seen, may = x.of[p]
-	return seen, may || !x.full
-}
-
-// none says that there were none, unless one came since.
-func (x *leftIndex) none(p wire.Pseudonym, seen uint64) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.of[p] == seen {
-		delete(x.of, p)
-	}
 }
 
 // Done forgets an outcome that its sender has acknowledged, and with a final one everything else
@@ -128,7 +81,11 @@ func (o Outcomes) Watch(f func(wire.Pseudonym, wire.Outcome)) error {
 		if err != nil {
 			return err
 		}
-		o.b.left.add(p)
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		o.b.left.came(p, meta.Sequence.Stream, time.Now())
 		got, err := wire.ParseOutcome(m.Data())
 		if err == nil {
 			f(p, got)
@@ -138,17 +95,8 @@ func (o Outcomes) Watch(f func(wire.Pseudonym, wire.Outcome)) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := o.b.bound(o.b.ctx)
-	defer cancel()
-	s, err := o.b.stream(ctx, wire.StreamOutcomes)
-	if err != nil {
-		return failure("watch outcomes", err)
-	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(wire.OutcomeSubjects()))
-	if err != nil {
-		return failure("watch outcomes", err)
-	}
-	o.b.left.fill(info.State.Subjects)
+	o.b.left.watch()
+	o.refill()
 	return nil
 }
 

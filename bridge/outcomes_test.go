@@ -70,7 +70,7 @@ func TestOutcomes(t *testing.T) {
 	check(wire.Pseudonym{9})
 }
 
-// TestPendingAsksOnce: whoever has nothing to be told costs no request, which shows when NATS is away; what was stored
+// TestPendingAsksOnce: whoever has nothing to be told costs no request, except while NATS is away; what was stored
 // before the watch, and what comes after somebody had nothing, is found. [F-7]
 func TestPendingAsksOnce(t *testing.T) {
 	t.Parallel()
@@ -108,35 +108,97 @@ func TestPendingAsksOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	pending(alice, 0) // asks, and remembers
+	if _, may := broker.left.may(alice); may {
+		t.Error("asked for again, although there was nothing")
+	}
 	w.stop()
 	eventually(t, "the connection's end", func() bool { return !broker.Connected() })
-	pending(alice, 0)
-	pending(wire.Pseudonym{9}, 0)
-	if _, err := broker.Outcomes().Pending(t.Context(), bob); !errors.Is(err, wire.Unavailable) {
-		t.Errorf("bob has one, and NATS is away: %v", err)
+	for _, p := range []wire.Pseudonym{alice, bob, {9}} {
+		if _, err := broker.Outcomes().Pending(t.Context(), p); !errors.Is(err, wire.Unavailable) {
+			t.Errorf("NATS is away: %v", err)
+		}
 	}
 }
 
-// TestLeftIndex: what comes while somebody is told that nothing is left is not forgotten.
+// TestLeftIndex: what comes while somebody is told that nothing is left is not forgotten, whoever else asks meanwhile;
+// what the stream has forgotten is; and a lost connection makes everybody ask again.
 func TestLeftIndex(t *testing.T) {
 	var x leftIndex
-	if _, may := x.may(alice); !may {
-		t.Error("who knows nothing says that there is nothing")
+	now := time.Unix(1795241969, 0)
+	mayHave := func(p wire.Pseudonym, want bool) (seen uint64) {
+		t.Helper()
+		seen, may := x.may(p)
+		if may != want {
+			t.Errorf("may have some: %v, want %v", may, want)
+		}
+		return seen
 	}
-	x.fill(map[string]uint64{wire.OutcomeSubject(alice): 1, "nonsense": 1})
-	seen, may := x.may(alice)
-	if _, other := x.may(bob); !may || other {
-		t.Errorf("alice %v, bob %v", may, other)
+	mayHave(bob, true) // who knows nothing
+	x.watch()
+	doubts, _, _ := x.before()
+	x.fill(map[string]uint64{wire.OutcomeSubject(alice): 1, "nonsense": 1}, doubts, now)
+	mayHave(bob, false)
+	first, second := mayHave(alice, true), mayHave(alice, true) // two connections ask at once
+	x.none(alice, second)
+	mayHave(alice, false)
+	x.came(alice, 7, now)
+	x.none(alice, first)
+	third := mayHave(alice, true)
+	x.none(alice, third)
+	mayHave(alice, false)
+
+	x.came(alice, 8, now)
+	x.came(bob, 9, now.Add(outcomeAge+time.Minute))
+	mayHave(alice, false)
+	mayHave(bob, true)
+
+	doubts, last, watching := x.before()
+	if last != 9 || !watching {
+		t.Errorf("last %d, watching %v", last, watching)
 	}
-	x.add(alice)
-	x.none(alice, seen)
-	seen, may = x.may(alice)
-	if !may {
-		t.Error("what came meanwhile is forgotten")
+	x.doubt()
+	mayHave(alice, true)
+	x.fill(nil, doubts, now) // listed before the connection was lost
+	mayHave(alice, true)
+	doubts, _, _ = x.before()
+	x.fill(nil, doubts, now)
+	mayHave(alice, false)
+}
+
+// TestIndexAfterAnOutage: while NATS is away everybody may have outcomes; afterwards only who has some; and a server
+// that comes back with less than it had acknowledged is not believed again. [F-7]
+func TestIndexAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, Limits{})
+	broker := w.dial(t, RoleBroker)
+	live := make(chan wire.Pseudonym, 4)
+	if err := broker.Outcomes().Watch(func(p wire.Pseudonym, _ wire.Outcome) { live <- p }); err != nil {
+		t.Fatal(err)
 	}
-	x.none(alice, seen)
-	if _, may = x.may(alice); may || len(x.of) != 0 {
-		t.Errorf("%v, %d entries", may, len(x.of))
+	may := func(p wire.Pseudonym) bool { _, may := broker.left.may(p); return may }
+	if may(bob) {
+		t.Error("nothing is stored, and yet bob may have some")
+	}
+	w.stop()
+	eventually(t, "doubt", func() bool { return may(bob) })
+	w.serve(t)
+	eventually(t, "the index", func() bool { return !may(bob) })
+	if err := w.dial(t, RoleWorker).Outcome(t.Context(), alice, wire.Outcome{Message: wire.MessageIDOf([]byte("1")), State: wire.JobDelivered}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-live:
+	case <-time.After(patience):
+		t.Fatal("not told after the outage")
+	}
+	if !may(alice) || may(bob) {
+		t.Errorf("alice %v, bob %v", may(alice), may(bob))
+	}
+	broker.left.came(alice, 1000, time.Now()) // which the server does not know of any more
+	broker.left.doubt()
+	broker.Outcomes().refill()
+	if !may(bob) {
+		t.Error("an index without what was lost is believed")
 	}
 }
 

@@ -123,9 +123,9 @@ func (m *model) compareConsent(stored uint32) {
 
 // consentEnded: switched off by STOP, another phone or the operator. Sessions begin anew, should
 // the reason be that this state is an old one. [U-10] The connection that ended may have said why
-// first, and this device is off already: its user is told all the same.
+// first, and this device is off already: its user is told all the same, once.
 func (m *model) consentEnded() {
-	was := m.self.On || m.self.Reason != 0
+	was := m.self.On || m.self.Reason != 0 && m.agreedBefore()
 	m.self.On, m.self.Record, m.self.Proved = false, nil, false
 	m.saveSelf()
 	for _, c := range sorted(m.contacts) {
@@ -135,6 +135,12 @@ func (m *model) consentEnded() {
 		m.beginAnew()
 		m.event(Event{Kind: ConsentEnded})
 	}
+}
+
+// agreedBefore reports whether the user's last word, as the broker has acknowledged it, was to agree.
+func (m *model) agreedBefore() bool {
+	r, err := wire.ParseConsent(m.self.Record)
+	return err == nil && m.self.Proved && r.Scopes != 0
 }
 
 // becomeReady starts everything that waits for a connection with consent.

@@ -126,6 +126,12 @@ type prekey struct {
 	raw   []byte    // secret, as envelope.Prekey marshals it
 }
 
+// String keeps the secret out of logs. [S-12]
+func (prekey) String() string { return "[sealed]" }
+
+// GoString does the same under %#v.
+func (prekey) GoString() string { return "[sealed]" }
+
 func keepPrekey(p *envelope.Prekey) *prekey { return &prekey{p.ID(), p.EraseAfter(), p.Marshal()} }
 
 // offeredUntil is when others stop using it.

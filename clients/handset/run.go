@@ -102,8 +102,9 @@ type trying struct {
 	first    chan error // told how the first attempt that decides something went
 	backoff  time.Duration
 	withCert bool
-	c        *courier // of the connection; nil: there was none
-	err      error    // why there was none
+	c        *courier      // of the connection; nil: there was none
+	err      error         // why there was none
+	wait     time.Duration // before the next
 	over     bool
 }
 
@@ -123,6 +124,10 @@ func (h *Handset) run(ctx context.Context, first chan error) {
 			t.c.serve(ctx)
 		}
 		apart(func() { t.over = !t.next(ctx) })
+		if !t.over && t.wait > 0 && !sleep(ctx, t.wait) {
+			t.say(ctx.Err())
+			t.over = true
+		}
 	}
 	_ = h.step(func(m *model) { m.stopped() })
 }
@@ -151,17 +156,19 @@ func (t *trying) dial(ctx context.Context) {
 
 // end ends the connection, if there was one, and returns how it went.
 func (t *trying) end() (verdict, error) {
-	if t.c == nil {
+	c := t.c
+	if t.c = nil; c == nil { // a handset that waits for a network keeps nothing of the connection it had
 		return again, t.err
 	}
-	t.c.look.Stop()
-	t.c.link.close()
-	return t.c.over.verdict, t.c.over.err
+	c.look.Stop()
+	c.link.close()
+	return c.over.verdict, c.over.err
 }
 
-// next decides after a connection whether there is to be another, and waits until then.
+// next decides after a connection whether there is to be another, and when.
 func (t *trying) next(ctx context.Context) bool {
 	h := t.h
+	t.wait = 0
 	v, err := t.end()
 	if broken := h.step(func(m *model) { m.linkDown() }); broken != nil {
 		t.say(broken)
@@ -186,10 +193,7 @@ func (t *trying) next(ctx context.Context) bool {
 		return true
 	}
 	h.cfg.Log.Info("not connected", "error", err, "again_in", t.backoff)
-	if !sleep(ctx, t.backoff/2+rand.N(t.backoff)) {
-		t.say(ctx.Err())
-		return false
-	}
+	t.wait = t.backoff/2 + rand.N(t.backoff)
 	t.backoff = min(2*t.backoff, h.cfg.MaxBackoff)
 	return true
 }
@@ -305,19 +309,21 @@ func (c *courier) serve(ctx context.Context) {
 	}
 }
 
-// work does what there is to do.
+// work does what there is to do. What the model wanted before goes out first: it may be to end this connection, and
+// then nothing more is taken from it. What has arrived counts before it is asked whether anything does.
 func (c *courier) work() {
-	if c.looking {
-		c.lookAround(time.Now())
-	}
 	if c.over != nil {
 		return
 	}
+	c.carryOut()
 	c.receive()
 	c.carryOut()
 	if !c.up && c.h.linkUp() {
 		c.up = true
 		c.welcomed()
+	}
+	if c.looking && c.over == nil {
+		c.lookAround(time.Now())
 	}
 	if !c.set && len(c.flights) > 0 {
 		c.look.Reset(lookEvery)

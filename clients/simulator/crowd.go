@@ -72,9 +72,10 @@ type rawClient struct {
 	waits  atomic.Uint32 // for which packet type
 	gone   chan struct{}
 
-	mu  sync.Mutex // of writes
-	pid uint16
-	buf []byte
+	mu    sync.Mutex // of writes
+	pid   uint16
+	buf   []byte
+	bound time.Time // when the deadline of writes is to be set again
 }
 
 // answer is the end of an exchange; a non-nil error is a refusal.
@@ -169,7 +170,7 @@ func (c *Crowd) Connect(ctx context.Context, parallel int) (r ConnectResult, err
 func (c *Crowd) Prepare(ctx context.Context, parallel int) error {
 	_, err := c.each(ctx, parallel, func(h *rawClient) error {
 		if c.cfg.People == nil {
-			return h.subscribe(ctx, wire.Topic{Kind: wire.TopicInbox, Tag: h.tag}, 1)
+			return h.subscribeOften(ctx, wire.Topic{Kind: wire.TopicInbox, Tag: h.tag})
 		}
 		if h.seq > 0 {
 			return nil
@@ -252,7 +253,10 @@ func (h *rawClient) connect(ctx context.Context) error {
 	var exporter []byte
 	if h.c.cfg.TLS != nil {
 		t := tls.Client(conn, h.c.cfg.TLS)
-		if err := t.HandshakeContext(ctx); err != nil {
+		bounded, cancel := context.WithTimeout(ctx, crowdPatience)
+		err := t.HandshakeContext(bounded)
+		cancel()
+		if err != nil {
 			return errors.Join(err, conn.Close())
 		}
 		state := t.ConnectionState()
@@ -262,10 +266,10 @@ func (h *rawClient) connect(ctx context.Context) error {
 		conn = t
 	}
 	h.mu.Lock()
-	h.conn, h.answer, h.gone = conn, make(chan answer, 2), make(chan struct{})
+	h.conn, h.answer, h.gone, h.bound = conn, make(chan answer, 2), make(chan struct{}), time.Time{}
 	h.buf = h.hello(h.buf[:0], exporter)
 	h.waits.Store(mqttConnack)
-	_, err = conn.Write(h.buf)
+	err = h.send()
 	h.mu.Unlock()
 	if err != nil {
 		return errors.Join(err, conn.Close())
@@ -340,6 +344,15 @@ func (h *rawClient) write(f func(b []byte, pid uint16) []byte) error {
 		h.pid = 1
 	}
 	h.buf = f(h.buf[:0], h.pid)
+	return h.send()
+}
+
+// send writes the buffer; a broker that takes nothing for so long has failed. Callers hold h.mu.
+func (h *rawClient) send() error {
+	if now := time.Now(); now.After(h.bound) { // not at each packet: it costs the load, too
+		h.bound = now.Add(crowdPatience / 2)
+		_ = h.conn.SetWriteDeadline(now.Add(crowdPatience))
+	}
 	_, err := h.conn.Write(h.buf)
 	return err
 }
@@ -354,6 +367,31 @@ func (h *rawClient) subscribe(ctx context.Context, topic wire.Topic, qos byte) e
 		b[len(b)-1] = qos
 		return b
 	})
+}
+
+// errSubscribe is a refusal.
+var errSubscribe = errors.New("SUBSCRIBE refused")
+
+// How often a refused SUBSCRIBE is repeated, and after how long.
+const (
+	subscribeTries = 20
+	subscribePause = 250 * time.Millisecond
+)
+
+// subscribeOften subscribes at QoS 1. A broker that makes a queue on disk for each such subscription refuses some while it
+// is busy (nats-server does), and takes them later.
+func (h *rawClient) subscribeOften(ctx context.Context, topic wire.Topic) (err error) {
+	for range subscribeTries {
+		if err = h.subscribe(ctx, topic, 1); !errors.Is(err, errSubscribe) {
+			return err
+		}
+		select {
+		case <-time.After(subscribePause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return err
 }
 
 // agree sends a consent record; its PUBACK is the node's word that it is stored.
@@ -425,7 +463,7 @@ func (h *rawClient) take(p packet, answers chan answer) error {
 	case mqttSuback:
 		var err error
 		if p.body[len(p.body)-1] == 0x80 {
-			err = errors.New("SUBSCRIBE refused")
+			err = errSubscribe
 		}
 		h.answered(answers, answer{mqttSuback, err})
 	case mqttPuback:
@@ -458,8 +496,7 @@ func (h *rawClient) takePublish(p packet, answers chan answer) error {
 	if h.conn == nil {
 		return net.ErrClosed
 	}
-	_, err := h.conn.Write(h.buf)
-	return err
+	return h.send()
 }
 
 // control is what a Bluejay node says on r.

@@ -25,6 +25,7 @@ type anyBroker struct {
 	names map[string]bool       // client ids
 	hosts map[string]bool       // source addresses
 	pings int
+	busy  int // so many SUBSCRIBE are refused
 }
 
 func newAnyBroker(t *testing.T) *anyBroker {
@@ -72,6 +73,10 @@ func (b *anyBroker) handle(c net.Conn, p packet) bool {
 		return write(c, mqttConnack<<4, 2, 0, 0)
 	case mqttSubscribe:
 		topic := p.filters()[0]
+		if b.busy > 0 {
+			b.busy--
+			return write(c, mqttSuback<<4, 3, p.body[0], p.body[1], 0x80)
+		}
 		b.at[topic] = append(b.at[topic], c)
 		return write(c, mqttSuback<<4, 3, p.body[0], p.body[1], 1)
 	case mqttPing:
@@ -110,6 +115,7 @@ func crowdAt(t *testing.T, b *anyBroker, size int) *Crowd {
 // TestCrowd: what is counted has arrived, each from an address and under a client id of its own.
 func TestCrowd(t *testing.T) {
 	b := newAnyBroker(t)
+	b.busy = 2 // and are asked again
 	c := crowdAt(t, b, 20)
 	if len(b.names) != 20 || len(b.hosts) != 20 {
 		t.Errorf("%d client ids from %d addresses", len(b.names), len(b.hosts))
@@ -125,7 +131,7 @@ func TestCrowd(t *testing.T) {
 	if err := c.Watch(t.Context(), 8); err != nil {
 		t.Fatal(err)
 	}
-	f, err := c.FanOut(t.Context(), 3, time.Millisecond)
+	f, err := c.FanOut(t.Context(), 3)
 	if err != nil || f.Told != 19*3 || f.Took.Count != 19*3 || f.Last.Count != 3 || f.Watchers != 19 {
 		t.Errorf("%+v, %v", f, err)
 	}

@@ -212,7 +212,8 @@ func (r *real) changed(e handset.Event) {
 	r.mu.Lock()
 	n := r.texts[e.Text]
 	r.mu.Unlock()
-	if o := outcomeOf(e.State); n != 0 && o != Open {
+	t, ok := r.h.Text(e.Text) // as it is now: after events were missed, the ones that waited are old news
+	if o := outcomeOf(t.State); ok && n != 0 && o != Open {
 		r.f.ledger.Told(n, o, e.At)
 	}
 }
@@ -321,6 +322,7 @@ func (r *real) giveUp() {
 				}
 			}
 		}
+		r.catchUp(time.Now()) // should the last events have been missed
 	})
 }
 

@@ -65,27 +65,39 @@ func quickTable() []benchRow {
 
 // benchPlan is how long and how often.
 type benchPlan struct {
-	Repeats   int           `json:"repeats"`
-	Base      time.Duration `json:"-"` // from the start of the last broker to the measurement of what it takes empty
-	Settle    time.Duration `json:"-"` // from the last connection to the memory it takes
-	Warm      time.Duration `json:"-"` // of texts, not measured
-	Deliver   time.Duration `json:"-"`
-	Saturate  time.Duration `json:"-"`
-	Told      int           `json:"-"` // watchers to be told, of all changes of presence together
-	Every     time.Duration `json:"-"`
-	Rate      float64       `json:"rate"` // texts a second
-	Window    int           `json:"-"`    // texts under way of each pair, when saturating
-	Keepalive int           `json:"-"`    // seconds
+	Repeats   int
+	Base      time.Duration // from the start of the last broker to the measurement of what the first one takes empty
+	Settle    time.Duration // from the last connection to the memory it takes
+	Warm      time.Duration // of texts, not measured
+	Deliver   time.Duration
+	Saturate  time.Duration
+	Told      int     // watchers to be told, of all changes of presence together
+	Rate      float64 // texts a second
+	Window    int     // texts under way of each pair, when saturating
+	Keepalive int     // seconds
+}
+
+// of is what a measurement of a row depends on; only the same is compared, and only the same is not measured again.
+func (p benchPlan) of(row benchRow) string {
+	switch row.Bench {
+	case "idle":
+		return fmt.Sprintf("%v, then %v at keepalive %d s", p.Base, p.Settle, p.Keepalive)
+	case "deliver":
+		return fmt.Sprintf("%v/s for %v after %v, then %d each for %v", p.Rate, p.Deliver, p.Warm, p.Window, p.Saturate)
+	case "presence":
+		return fmt.Sprintf("%d changes", p.changes(row.Handsets))
+	}
+	return fmt.Sprintf("%d at a time", storm)
 }
 
 func (o *benchOptions) plan() benchPlan {
 	p := benchPlan{
 		Repeats: 5, Base: 10 * time.Second, Settle: time.Minute, Warm: 2 * time.Second, Deliver: 10 * time.Second,
-		Saturate: 5 * time.Second, Told: 50_000, Every: 250 * time.Millisecond, Rate: 2000, Window: 4, Keepalive: 60,
+		Saturate: 5 * time.Second, Told: 50_000, Rate: 2000, Window: 4, Keepalive: 60,
 	}
 	if o.quick {
 		p.Repeats, p.Base, p.Settle, p.Warm = 1, 2*time.Second, 10*time.Second, time.Second
-		p.Deliver, p.Saturate, p.Told, p.Rate = 3*time.Second, 2*time.Second, 2000, 500
+		p.Deliver, p.Saturate, p.Told, p.Rate = 3*time.Second, 2*time.Second, 10_000, 500
 	}
 	if o.rate > 0 {
 		p.Rate = o.rate
@@ -100,7 +112,7 @@ func (p benchPlan) changes(watchers int) int { return min(max(p.Told/watchers, 4
 func benchCmd() *cobra.Command {
 	var o benchOptions
 	cmd := &cobra.Command{
-		Use:   "bench idle|connect|deliver|presence|all",
+		Use:   "bench idle|connect|deliver|presence|all|table",
 		Short: "This broker beside mosquitto, mochi, nats-server and RabbitMQ, under the same load",
 		Long: `Measures this broker and others in one run, taking turns, each started afresh for every repeat:
 
@@ -109,6 +121,7 @@ func benchCmd() *cobra.Command {
   deliver   QoS 1 from one handset to another: the broker's CPU for each, latency at a fixed rate, most a second
   presence  one change told to every watcher
   all       the table of docs/performance.md: about an hour; with --save, a run that was cut off goes on
+  table     that table from what --save has kept; measures nothing
 
 What is compared is not the same work. This broker verifies two signatures at each CONNECT and a consent
 at each publish, and acknowledges a text only when its recipient has it; the others let anybody in and
@@ -136,7 +149,7 @@ The other brokers are installed by scripts/bench-peers.`,
 	return cmd
 }
 
-var benchNames = []string{"idle", "connect", "deliver", "presence", "all"}
+var benchNames = []string{"idle", "connect", "deliver", "presence", "all", "table"}
 
 // rows are what is to be measured.
 func (o *benchOptions) rows() ([]benchRow, error) {
@@ -147,9 +160,9 @@ func (o *benchOptions) rows() ([]benchRow, error) {
 	if o.quick {
 		table = quickTable()
 	}
-	if o.bench == "all" {
+	if o.bench == "all" || o.bench == "table" {
 		if o.handsets != 0 || o.tls {
-			return nil, errors.New("bench all has its own --handsets and --tls")
+			return nil, errors.New("bench all and bench table have their own --handsets and --tls")
 		}
 		return table, nil
 	}
@@ -195,28 +208,42 @@ func runBench(ctx context.Context, o *benchOptions, out io.Writer) (err error) {
 			return err
 		}
 	}
-	dir, err := os.MkdirTemp("", "bluejay-bench-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	tell := &benchTeller{out: out, json: o.json, total: len(rows) * len(names) * o.plan().Repeats}
-	b := &benchRun{plan: o.plan(), names: names, dir: dir, tell: tell}
+	b := &benchRun{plan: o.plan(), names: names, tell: tell}
 	if b.samples, err = loadSamples(o.save); err != nil {
 		return err
 	}
-	if err := b.prepare(ctx, rows); err != nil {
-		return fmt.Errorf("preparing our node: %w", err)
-	}
-	for _, row := range rows {
-		if err := b.row(ctx, row, o.save); err != nil {
-			return fmt.Errorf("%s: %w", row, err)
+	if o.bench != "table" {
+		if err := b.measure(ctx, rows, o.save); err != nil {
+			return err
 		}
 	}
 	table := summarise(b.samples, rows, names, b.plan)
 	tell.table(table)
 	if o.markdown != "" {
 		return writeMarks(o.markdown, table.markdown())
+	}
+	return nil
+}
+
+// measure measures what is missing of every row.
+func (b *benchRun) measure(ctx context.Context, rows []benchRow, save string) (err error) {
+	for _, s := range b.samples {
+		if s.Broker == oursName && s.Version != ourVersion() {
+			return fmt.Errorf("%s holds measurements of another build (%s, this is %s): take another file, or see it with bench table", save, s.Version, ourVersion())
+		}
+	}
+	if b.dir, err = os.MkdirTemp("", "bluejay-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if err := b.prepare(ctx, rows); err != nil {
+		return fmt.Errorf("preparing our node: %w", err)
+	}
+	for _, row := range rows {
+		if err := b.row(ctx, row, save); err != nil {
+			return fmt.Errorf("%s: %w", row, err)
+		}
 	}
 	return nil
 }

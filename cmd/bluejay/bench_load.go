@@ -37,7 +37,6 @@ type loadOrder struct {
 	Seconds float64 `json:"seconds,omitempty"`
 	Window  int     `json:"window,omitempty"`
 	Changes int     `json:"changes,omitempty"`
-	EveryMS int     `json:"every_ms,omitempty"`
 }
 
 func (o loadOrder) during() time.Duration { return time.Duration(o.Seconds * float64(time.Second)) }
@@ -64,13 +63,30 @@ func benchLoadCmd() *cobra.Command {
 	}
 }
 
-// runLoad does what it is told, line by line, until its input ends.
+// runLoad does what it is told, line by line, until its input ends; that ends what is being done, too.
 func runLoad(ctx context.Context, in io.Reader, out io.Writer) error {
-	orders := json.NewDecoder(bufio.NewReader(in))
+	decoder := json.NewDecoder(bufio.NewReader(in))
 	var cfg loadConfig
-	if err := orders.Decode(&cfg); err != nil {
+	if err := decoder.Decode(&cfg); err != nil {
 		return fmt.Errorf("%s is for bluejay bench: %w", benchLoadName, err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	orders, bad := make(chan loadOrder, 8), error(nil)
+	go func() { // it ends with the input, which is this process's own
+		defer close(orders)
+		for {
+			var o loadOrder
+			if err := decoder.Decode(&o); err != nil {
+				if !errors.Is(err, io.EOF) {
+					bad = err
+				}
+				cancel()
+				return
+			}
+			orders <- o
+		}
+	}()
 	crowd, err := cfg.crowd()
 	if err != nil {
 		return err
@@ -78,13 +94,7 @@ func runLoad(ctx context.Context, in io.Reader, out io.Writer) error {
 	defer crowd.Close()
 	hold := func() {}
 	defer func() { hold() }()
-	for {
-		var o loadOrder
-		if err := orders.Decode(&o); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
+	for o := range orders {
 		if o.Do != "report" {
 			hold()
 			hold = func() {}
@@ -98,6 +108,7 @@ func runLoad(ctx context.Context, in io.Reader, out io.Writer) error {
 			return err
 		}
 	}
+	return bad
 }
 
 // holding keeps the crowd alive until stop is called.
@@ -150,7 +161,7 @@ func (o loadOrder) run(ctx context.Context, crowd *simulator.Crowd) (r loadRepor
 		*r.Deliver, err = crowd.Saturate(ctx, o.Window, o.during())
 	case "fanout":
 		r.FanOut = new(simulator.FanOutResult)
-		*r.FanOut, err = crowd.FanOut(ctx, o.Changes, time.Duration(o.EveryMS)*time.Millisecond)
+		*r.FanOut, err = crowd.FanOut(ctx, o.Changes)
 	case "hold", "report":
 	default:
 		err = fmt.Errorf("no order %q", o.Do)
@@ -187,8 +198,10 @@ func startLoadChild(cfg loadConfig) (*loadChild, error) {
 	return l, json.NewEncoder(in).Encode(cfg)
 }
 
-// do gives an order and waits for its report.
-func (l *loadChild) do(o loadOrder) (r loadReport, err error) {
+// do gives an order and waits for its report. When ctx ends, so does the load.
+func (l *loadChild) do(ctx context.Context, o loadOrder) (r loadReport, err error) {
+	stop := context.AfterFunc(ctx, func() { _ = l.cmd.Process.Kill() })
+	defer stop()
 	if err := json.NewEncoder(l.in).Encode(o); err != nil {
 		return r, fmt.Errorf("the load's process has ended: %w", err)
 	}

@@ -35,19 +35,18 @@ type benchRun struct {
 // benchSample is one measurement of one broker.
 type benchSample struct {
 	Row     benchRow           `json:"row"`
-	Rate    float64            `json:"rate,omitempty"` // of deliver
+	Plan    string             `json:"plan"` // how long, how often: benchPlan.of
 	Broker  string             `json:"broker"`
 	Version string             `json:"version"`
+	Machine string             `json:"machine"`
 	Repeat  int                `json:"repeat"`
 	At      time.Time          `json:"at"`
-	Settle  float64            `json:"settle_s,omitempty"` // of idle
 	Values  map[string]float64 `json:"values"`
 }
 
 // same reports whether s is the measurement that a run with this plan wants.
 func (s benchSample) same(row benchRow, broker string, repeat int, p benchPlan) bool {
-	return s.Row == row && s.Broker == broker && s.Repeat == repeat &&
-		(row.Bench != "deliver" || s.Rate == p.Rate) && (row.Bench != "idle" || s.Settle == p.Settle.Seconds())
+	return s.Row == row && s.Broker == broker && s.Repeat == repeat && s.Plan == p.of(row)
 }
 
 // underTest is a broker that runs, and the load's process if there is one.
@@ -111,7 +110,10 @@ func (b *benchRun) prepare(ctx context.Context, rows []benchRow) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(u.crowd(b, benchRow{}, people), u.order(loadOrder{Do: "connect"}), u.order(loadOrder{Do: "prepare"}), u.close())
+	if err = u.crowd(b, benchRow{}, people); err == nil {
+		err = u.orders(ctx, loadOrder{Do: "connect"}, loadOrder{Do: "prepare"})
+	}
+	return errors.Join(err, u.close())
 }
 
 func (b *benchRun) credentials() string { return filepath.Join(b.dir, "credentials.jsonl") }
@@ -170,10 +172,14 @@ func (u *underTest) crowd(b *benchRun, row benchRow, size int) (err error) {
 	return err
 }
 
-// order gives the load's process an order, for its effect.
-func (u *underTest) order(o loadOrder) error {
-	_, err := u.load.do(o)
-	return err
+// orders gives the load's process orders for their effect, until one fails.
+func (u *underTest) orders(ctx context.Context, orders ...loadOrder) error {
+	for _, o := range orders {
+		if _, err := u.load.do(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // row measures what is missing of a row, each repeat with the brokers in another order.
@@ -189,12 +195,9 @@ func (b *benchRun) row(ctx context.Context, row benchRow, save string) error {
 			names = append(names, name)
 		}
 		keep := func(u *underTest, values map[string]float64) error {
-			s := benchSample{Row: row, Broker: u.name, Version: u.version, Repeat: repeat, At: time.Now().UTC().Truncate(time.Second), Values: values}
-			if row.Bench == "deliver" {
-				s.Rate = b.plan.Rate
-			}
-			if row.Bench == "idle" {
-				s.Settle = b.plan.Settle.Seconds()
+			s := benchSample{
+				Row: row, Plan: b.plan.of(row), Broker: u.name, Version: u.version, Machine: machine(), Repeat: repeat,
+				At: time.Now().UTC().Truncate(time.Second), Values: values,
 			}
 			b.samples = append(b.samples, s)
 			b.tell.sample(s, b.plan.Repeats)
@@ -235,11 +238,11 @@ func (b *benchRun) one(ctx context.Context, row benchRow, name string, keep func
 	values := map[string]float64{}
 	switch row.Bench {
 	case "connect":
-		err = b.connect(u, values)
+		err = b.connect(ctx, u, values)
 	case "deliver":
-		err = b.deliver(u, values)
+		err = b.deliver(ctx, u, values)
 	case "presence":
-		err = b.presence(u, row.Handsets, values)
+		err = b.presence(ctx, u, row.Handsets, values)
 	}
 	if err != nil {
 		return err
@@ -247,38 +250,47 @@ func (b *benchRun) one(ctx context.Context, row benchRow, name string, keep func
 	return keep(u, values)
 }
 
-// during is the CPU of the broker and of the load while an order is carried out, in seconds.
-func (u *underTest) during(o loadOrder) (r loadReport, broker, load float64, err error) {
-	before, err := u.load.do(loadOrder{Do: "report"})
+// spent is what an order took, in seconds: the CPU of the broker and of the load, and the time from its beginning until
+// all that it sent had arrived.
+type spent struct{ broker, load, wall float64 }
+
+// during carries out an order. An error is also a connection that the broker ended.
+func (u *underTest) during(ctx context.Context, o loadOrder) (r loadReport, s spent, err error) {
+	before, err := u.load.do(ctx, loadOrder{Do: "report"})
 	if err != nil {
-		return r, 0, 0, err
+		return r, s, err
 	}
 	_, cpu := u.use()
-	r, err = u.load.do(o)
+	began := time.Now()
+	r, err = u.load.do(ctx, o)
+	s.wall = time.Since(began).Seconds()
 	_, after := u.use()
-	return r, after - cpu, r.CPU - before.CPU, err
+	s.broker, s.load = after-cpu, r.CPU-before.CPU
+	if err == nil && r.Lost > 0 {
+		err = fmt.Errorf("%s: the broker ended %d connections", o.Do, r.Lost)
+	}
+	return r, s, err
 }
 
 const micro = 1e6
 
-func (b *benchRun) connect(u *underTest, v map[string]float64) error {
-	r, broker, load, err := u.during(loadOrder{Do: "connect"})
+func (b *benchRun) connect(ctx context.Context, u *underTest, v map[string]float64) error {
+	r, cpu, err := u.during(ctx, loadOrder{Do: "connect"})
 	if err != nil {
 		return err
 	}
 	n := float64(r.Connect.Connected)
-	v["connects_per_s"], v["cpu_us_per_connect"], v["load_cpu_us_per_connect"] = n/r.Connect.Seconds, broker*micro/n, load*micro/n
+	v["connects_per_s"], v["cpu_us_per_connect"], v["load_cpu_us_per_connect"] = n/r.Connect.Seconds, cpu.broker*micro/n, cpu.load*micro/n
 	v["connect_p50_ms"], v["connect_p99_ms"] = r.Connect.Took.P50, r.Connect.Took.P99
 	return nil
 }
 
-func (b *benchRun) deliver(u *underTest, v map[string]float64) error {
-	for _, o := range []loadOrder{{Do: "connect"}, {Do: "prepare"}, {Do: "deliver", Rate: b.plan.Rate, Seconds: b.plan.Warm.Seconds()}} {
-		if err := u.order(o); err != nil {
-			return err
-		}
+func (b *benchRun) deliver(ctx context.Context, u *underTest, v map[string]float64) error {
+	if err := u.orders(ctx, loadOrder{Do: "connect"}, loadOrder{Do: "prepare"},
+		loadOrder{Do: "deliver", Rate: b.plan.Rate, Seconds: b.plan.Warm.Seconds()}); err != nil {
+		return err
 	}
-	r, broker, load, err := u.during(loadOrder{Do: "deliver", Rate: b.plan.Rate, Seconds: b.plan.Deliver.Seconds()})
+	r, cpu, err := u.during(ctx, loadOrder{Do: "deliver", Rate: b.plan.Rate, Seconds: b.plan.Deliver.Seconds()})
 	if err != nil {
 		return err
 	}
@@ -287,24 +299,24 @@ func (b *benchRun) deliver(u *underTest, v map[string]float64) error {
 		return fmt.Errorf("nothing of %d arrived", d.Sent)
 	}
 	n := float64(d.Delivered)
-	v["cpu_us_per_text"], v["load_cpu_us_per_text"], v["lost_texts"] = broker*micro/n, load*micro/n, float64(d.Sent-d.Delivered)
+	v["cpu_us_per_text"], v["load_cpu_us_per_text"], v["lost_texts"] = cpu.broker*micro/n, cpu.load*micro/n, float64(d.Sent-d.Delivered)
 	v["p50_ms"], v["p99_ms"], v["p999_ms"] = d.Took.P50, d.Took.P99, d.Took.P999
-	r, broker, load, err = u.during(loadOrder{Do: "saturate", Window: b.plan.Window, Seconds: b.plan.Saturate.Seconds()})
+	r, cpu, err = u.during(ctx, loadOrder{Do: "saturate", Window: b.plan.Window, Seconds: b.plan.Saturate.Seconds()})
 	if err != nil {
 		return err
 	}
+	sent := float64(r.Deliver.Sent) // all of them had arrived when the order was done
 	v["texts_per_s"] = float64(r.Deliver.Delivered) / r.Deliver.Seconds
-	v["saturated_broker_cpu"], v["saturated_load_cpu"] = broker/r.Deliver.Seconds, load/r.Deliver.Seconds
+	v["saturated_cpu_us_per_text"], v["load_saturated_cpu_us_per_text"] = cpu.broker*micro/sent, cpu.load*micro/sent
+	v["saturated_cores"] = (cpu.broker + cpu.load) / cpu.wall
 	return nil
 }
 
-func (b *benchRun) presence(u *underTest, watchers int, v map[string]float64) error {
-	for _, o := range []loadOrder{{Do: "connect"}, {Do: "prepare"}, {Do: "watch"}, {Do: "fanout", Changes: 1}} {
-		if err := u.order(o); err != nil {
-			return err
-		}
+func (b *benchRun) presence(ctx context.Context, u *underTest, watchers int, v map[string]float64) error {
+	if err := u.orders(ctx, loadOrder{Do: "connect"}, loadOrder{Do: "watch"}, loadOrder{Do: "fanout", Changes: 1}); err != nil {
+		return err
 	}
-	r, broker, load, err := u.during(loadOrder{Do: "fanout", Changes: b.plan.changes(watchers), EveryMS: int(b.plan.Every.Milliseconds())})
+	r, cpu, err := u.during(ctx, loadOrder{Do: "fanout", Changes: b.plan.changes(watchers)})
 	if err != nil {
 		return err
 	}
@@ -312,7 +324,7 @@ func (b *benchRun) presence(u *underTest, watchers int, v map[string]float64) er
 	if f.Told != int64(f.Watchers*f.Changes) {
 		return fmt.Errorf("%d of %d watchers were told", f.Told, f.Watchers*f.Changes)
 	}
-	v["cpu_us_per_watcher"], v["load_cpu_us_per_watcher"] = broker*micro/float64(f.Told), load*micro/float64(f.Told)
+	v["cpu_us_per_watcher"], v["load_cpu_us_per_watcher"] = cpu.broker*micro/float64(f.Told), cpu.load*micro/float64(f.Told)
 	v["watcher_p50_ms"], v["watcher_p99_ms"], v["last_watcher_p50_ms"] = f.Took.P50, f.Took.P99, f.Last.P50
 	return nil
 }
@@ -350,8 +362,11 @@ func (b *benchRun) idle(ctx context.Context, row benchRow, names []string, keep 
 	for _, m := range all {
 		m.empty, _ = m.use()
 		before := kernelMemory()
-		if err := errors.Join(m.order(loadOrder{Do: "connect"}), m.order(loadOrder{Do: "prepare"}), m.order(loadOrder{Do: "hold"}),
-			pause(ctx, time.Second)); err != nil {
+		err := m.orders(ctx, loadOrder{Do: "connect"}, loadOrder{Do: "prepare"}, loadOrder{Do: "hold"})
+		if err == nil {
+			err = pause(ctx, time.Second)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
 		m.kernel = kernelMemory() - before
@@ -362,7 +377,7 @@ func (b *benchRun) idle(ctx context.Context, row benchRow, names []string, keep 
 	}
 	for _, m := range all {
 		_, m.cpu = m.use()
-		r, err := m.load.do(loadOrder{Do: "report"})
+		r, err := m.load.do(ctx, loadOrder{Do: "report"})
 		if err != nil {
 			return err
 		}
@@ -373,7 +388,7 @@ func (b *benchRun) idle(ctx context.Context, row benchRow, names []string, keep 
 	}
 	for _, m := range all {
 		rss, cpu := m.use()
-		r, err := m.load.do(loadOrder{Do: "report"})
+		r, err := m.load.do(ctx, loadOrder{Do: "report"})
 		if err == nil && r.Lost > 0 {
 			err = fmt.Errorf("%s: %d of %d connections were lost", m.name, r.Lost, row.Handsets)
 		}

@@ -8,13 +8,21 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 )
 
 // ourVersion tells this build of ours.
-func ourVersion() string { return version().Version + ", " + runtime.Version() }
+func ourVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	changed := ok && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "vcs.modified" && s.Value == "true" })
+	if changed {
+		return version().Version + " with changes, " + runtime.Version()
+	}
+	return version().Version + ", " + runtime.Version()
+}
 
 // benchSpread is a value over its repeats.
 type benchSpread struct {
@@ -30,8 +38,9 @@ type benchCell struct {
 	Repeats int                    `json:"repeats"`
 	Values  map[string]benchSpread `json:"values"`
 	// Ratio is, in the cell of ours only, our median over each peer's: below 1 we take less.
-	Ratio map[string]map[string]float64 `json:"ratio,omitempty"`
-	last  time.Time
+	Ratio   map[string]map[string]float64 `json:"ratio,omitempty"`
+	last    time.Time
+	machine string
 }
 
 // benchLine is one row of the table.
@@ -67,7 +76,7 @@ func summarise(samples []benchSample, rows []benchRow, names []string, p benchPl
 					continue
 				}
 				cell.Repeats++
-				cell.Version, cell.last = samples[at].Version, samples[at].At
+				cell.Version, cell.last, cell.machine = samples[at].Version, samples[at].At, samples[at].Machine
 				for k, v := range samples[at].Values {
 					of[k] = append(of[k], v)
 				}
@@ -205,13 +214,14 @@ var benchFigures = map[string][]benchColumn{
 		{"empty_rss_mib", "RSS empty", "MiB", 0},
 	},
 	"connect": {
-		{"cpu_us_per_connect", "CPU a connect", "µs", 0}, {"load_cpu_us_per_connect", "of the load", "µs", 0},
-		{"connects_per_s", "connects/s", "/s", 0}, {"connect_p50_ms", "p50", "ms", 1}, {"connect_p99_ms", "p99", "ms", 1},
+		{"cpu_us_per_connect", "CPU a connect", "µs", 1}, {"load_cpu_us_per_connect", "of the load", "µs", 1},
+		{"connects_per_s", "at most", "connects/s", 0}, {"connect_p50_ms", "p50", "ms", 1}, {"connect_p99_ms", "p99", "ms", 1},
 	},
 	"deliver": {
 		{"cpu_us_per_text", "CPU a text", "µs", 1}, {"load_cpu_us_per_text", "of the load", "µs", 1},
 		{"p50_ms", "p50", "ms", 2}, {"p99_ms", "p99", "ms", 2}, {"p999_ms", "p99.9", "ms", 2}, {"lost_texts", "lost", "texts", 0},
-		{"texts_per_s", "texts/s at most", "/s", 0}, {"saturated_broker_cpu", "then CPU", "cores", 2}, {"saturated_load_cpu", "of the load", "cores", 2},
+		{"texts_per_s", "at most", "texts/s", 0}, {"saturated_cpu_us_per_text", "then CPU a text", "µs", 1},
+		{"load_saturated_cpu_us_per_text", "of the load", "µs", 1},
 	},
 	"presence": {
 		{"cpu_us_per_watcher", "CPU a watcher", "µs", 2}, {"load_cpu_us_per_watcher", "of the load", "µs", 2},
@@ -222,19 +232,21 @@ var benchFigures = map[string][]benchColumn{
 // markdown is the dated table, as docs/performance.md has it.
 func (t benchTable) markdown() string {
 	var b strings.Builder
-	last := time.Time{}
-	versions := map[string]string{}
+	last, where := time.Time{}, ""
+	versions := map[string][]string{}
 	for _, l := range t.lines {
 		for _, c := range l.Cells {
-			versions[c.Broker] = c.Version
+			if !slices.Contains(versions[c.Broker], c.Version) {
+				versions[c.Broker] = append(versions[c.Broker], c.Version)
+			}
 			if c.last.After(last) {
-				last = c.last
+				last, where = c.last, c.machine
 			}
 		}
 	}
-	fmt.Fprintf(&b, "Measured on %s: %s. Medians of %d repeats, brokers in turn; in brackets the least and the most.\n\n", last.Format("2006-01-02"), machine(), t.plan.Repeats)
+	fmt.Fprintf(&b, "Measured on %s: %s. Medians of %d repeats, brokers in turn; in brackets the least and the most.\n\n", last.Format("2006-01-02"), where, t.plan.Repeats)
 	for _, name := range t.names {
-		fmt.Fprintf(&b, "- %s: %s\n", name, versions[name])
+		fmt.Fprintf(&b, "- %s: %s\n", name, strings.Join(versions[name], "; "))
 	}
 	for _, l := range t.lines {
 		figures := benchFigures[l.Row.Bench]

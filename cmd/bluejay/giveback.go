@@ -10,11 +10,12 @@ import (
 
 // A handset that connects costs a node several times the memory that it keeps while it is idle: two verified
 // signatures, records, deep stacks. Go collects when as much again was allocated, which on a node of idle handsets takes
-// hours, and a stack shrinks by half at each collection. So a process that has become quiet collects once.
+// hours, and a stack shrinks by half at each collection. So a process that has become quiet collects, after a burst that
+// is worth it.
 const (
 	quietEvery = 5 * time.Second
-	quietMost  = 1 << 20 // bytes allocated in that time: PINGREQ of 100,000 handsets allocate less
-	quietBurst = 8 << 20 // bytes allocated since memory was given back the last time
+	quietMost  = 1 << 20 // bytes allocated in that time, at most: PINGREQ of 100,000 handsets allocate less
+	quietBurst = 8 << 20 // bytes allocated since memory was given back the last time, and a quarter of what lives
 )
 
 // quiet decides when memory is given back. Zero value: ready.
@@ -23,11 +24,11 @@ type quiet struct {
 	behind uint64 // allocated by the time memory was given back
 }
 
-// due takes how much was allocated so far, in bytes, at each look.
-func (q *quiet) due(allocated uint64) bool {
+// due takes how much was allocated so far, and how much lived at the last collection, in bytes, at each look.
+func (q *quiet) due(allocated, live uint64) bool {
 	calm := q.last != 0 && allocated-q.last <= quietMost
 	q.last = allocated
-	if !calm || allocated-q.behind < quietBurst {
+	if !calm || allocated-q.behind < max(quietBurst, live/4) {
 		return false
 	}
 	q.behind = allocated
@@ -38,19 +39,19 @@ func (q *quiet) due(allocated uint64) bool {
 func giveBack(ctx context.Context) {
 	t := time.NewTicker(quietEvery)
 	defer t.Stop()
-	allocs := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	heap := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
 	for q := (quiet{}); ; {
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			return
 		}
-		if metrics.Read(allocs); q.due(allocs[0].Value.Uint64()) {
+		if metrics.Read(heap); q.due(heap[0].Value.Uint64(), heap[1].Value.Uint64()) {
 			runtime.GC()
 			runtime.GC() // stacks, again
 			debug.FreeOSMemory()
-			metrics.Read(allocs)
-			q.last = allocs[0].Value.Uint64()
+			metrics.Read(heap)
+			q.last = heap[0].Value.Uint64()
 		}
 	}
 }

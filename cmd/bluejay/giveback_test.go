@@ -10,17 +10,23 @@ func TestQuiet(t *testing.T) {
 		more uint64 // allocated since the last look
 		want bool
 	}{
-		{50 * mib, false}, // the start
-		{60 * mib, false}, // a storm of connections
-		{mib / 2, true},   // over
+		{50 * mib, false},                  // the start
+		{60 * mib, false},                  // a storm of connections
+		{mib / 2, true},                    // over
 		{mib / 2, false}, {mib / 2, false}, // idle
 		{7 * mib, false}, {0, true}, // little by little
 		{2 * mib, false}, {2 * mib, false}, {0, false}, // not worth it
 		{900 * mib, false}, {900 * mib, false}, // texts
 		{0, true},
 	} {
-		if got := q.due(q.last + look.more); got != look.want {
+		if got := q.due(q.last+look.more, 20*mib); got != look.want {
 			t.Errorf("look %d, %d bytes more: %v", i, look.more, got)
 		}
+	}
+	if q.due(q.last+300*mib, 2000*mib); q.due(q.last, 2000*mib) {
+		t.Error("a collection of 2 GB for 300 MB")
+	}
+	if q.due(q.last+300*mib, 2000*mib); !q.due(q.last, 2000*mib) {
+		t.Error("none for 600 MB")
 	}
 }

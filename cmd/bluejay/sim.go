@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -103,7 +105,11 @@ func runSim(ctx context.Context, o *simOptions, out io.Writer) (err error) {
 		return err
 	}
 	teller := newSimTeller(out, o)
-	cfg.Tell = teller.tell
+	save := thrift(o.real)
+	cfg.Tell = func(p simulator.Progress) {
+		save(p.Phase)
+		teller.tell(p)
+	}
 	world, err := o.world(ctx, dir, &cfg, teller)
 	if err != nil {
 		return err
@@ -121,6 +127,26 @@ func runSim(ctx context.Context, o *simOptions, out io.Writer) (err error) {
 		return err
 	}
 	return teller.finished(&cfg, report, cpuTime()-usage)
+}
+
+// thrift is told of each phase. It has the collector run four times as often while real handsets enrol: each throws away
+// several times what it keeps, and what it keeps would lie scattered over pages that stay half empty. Lean handsets need
+// nothing of the kind, and a running fleet has better use for its CPU.
+func thrift(reals int) func(phase string) {
+	var mu sync.Mutex
+	last := ""
+	return func(phase string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if reals == 0 || phase == last {
+			return
+		}
+		percent := 25
+		if last = phase; phase == "running" {
+			percent = 100
+		}
+		debug.SetGCPercent(percent)
+	}
 }
 
 // simDir is where the run keeps what it must.

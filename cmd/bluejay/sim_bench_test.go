@@ -57,7 +57,9 @@ func idleMemory(b *testing.B, reals, leans int) float64 {
 	}
 	cfg := simulator.Config{Profile: profile, Seed: 1, For: o.duration, Real: reals, Dir: b.TempDir(), GreyMax: o.greyMax}
 	running := make(chan struct{})
+	save := thrift(reals)
 	cfg.Tell = func(p simulator.Progress) {
+		save(p.Phase)
 		if p.Phase == "running" && p.Sample.At == 0 {
 			close(running)
 		}

@@ -29,6 +29,9 @@ func processUse(pid int) (rss int64, cpu float64) {
 			rss = kib << 10
 		}
 	}
+	if used, ok := processClock(pid); ok {
+		return rss, used.Seconds()
+	}
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	after := stat[bytes.LastIndexByte(stat, ')')+1:] // the name may hold anything
 	fields := bytes.Fields(after)

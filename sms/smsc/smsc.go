@@ -74,7 +74,7 @@ type Server struct {
 	upstream *smpptest.Server
 	front    net.Listener
 	done     sync.WaitGroup
-	receipts chan receipt
+	receipts chan *receipt
 	closing  chan struct{}
 
 	mu       sync.Mutex // guards what follows, and writing to clients
@@ -98,7 +98,7 @@ func Start(addr string) (*Server, error) {
 	}
 	s := &Server{
 		upstream: smpptest.NewUnstartedServer(), front: front,
-		receipts: make(chan receipt, 1<<16), closing: make(chan struct{}),
+		receipts: make(chan *receipt, 1<<16), closing: make(chan struct{}),
 		script: func(Part) Reply { return Reply{} }, sent: map[uint32]receipt{},
 		pieces: map[string]*Message{}, missing: map[string][]string{},
 		changed: make(chan struct{}), links: map[net.Conn]bool{},
@@ -323,7 +323,7 @@ func (s *Server) taken(h *pdu.Header) {
 // later queues a receipt; with 65,536 waiting, it is lost, as in a real network.
 func (s *Server) later(r receipt) {
 	select {
-	case s.receipts <- r:
+	case s.receipts <- &r:
 	default:
 	}
 }
@@ -337,7 +337,7 @@ func (s *Server) report() {
 				s.rest(wait)
 			}
 			s.mu.Lock()
-			s.deliver(r)
+			s.deliver(*r)
 			s.mu.Unlock()
 		case <-s.closing:
 			return
