@@ -170,7 +170,7 @@ func (c *Crowd) Connect(ctx context.Context, parallel int) (r ConnectResult, err
 func (c *Crowd) Prepare(ctx context.Context, parallel int) error {
 	_, err := c.each(ctx, parallel, func(h *rawClient) error {
 		if c.cfg.People == nil {
-			return h.subscribeOften(ctx, wire.Topic{Kind: wire.TopicInbox, Tag: h.tag})
+			return h.subscribe(ctx, wire.Topic{Kind: wire.TopicInbox, Tag: h.tag}, 1)
 		}
 		if h.seq > 0 {
 			return nil
@@ -369,31 +369,6 @@ func (h *rawClient) subscribe(ctx context.Context, topic wire.Topic, qos byte) e
 	})
 }
 
-// errSubscribe is a refusal.
-var errSubscribe = errors.New("SUBSCRIBE refused")
-
-// How often a refused SUBSCRIBE is repeated, and after how long.
-const (
-	subscribeTries = 20
-	subscribePause = 250 * time.Millisecond
-)
-
-// subscribeOften subscribes at QoS 1. A broker that makes a queue on disk for each such subscription refuses some while it
-// is busy (nats-server does), and takes them later.
-func (h *rawClient) subscribeOften(ctx context.Context, topic wire.Topic) (err error) {
-	for range subscribeTries {
-		if err = h.subscribe(ctx, topic, 1); !errors.Is(err, errSubscribe) {
-			return err
-		}
-		select {
-		case <-time.After(subscribePause):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return err
-}
-
 // agree sends a consent record; its PUBACK is the node's word that it is stored.
 func (h *rawClient) agree(ctx context.Context) error {
 	h.seq++
@@ -463,7 +438,7 @@ func (h *rawClient) take(p packet, answers chan answer) error {
 	case mqttSuback:
 		var err error
 		if p.body[len(p.body)-1] == 0x80 {
-			err = errSubscribe
+			err = errors.New("SUBSCRIBE refused")
 		}
 		h.answered(answers, answer{mqttSuback, err})
 	case mqttPuback:

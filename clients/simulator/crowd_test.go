@@ -19,13 +19,13 @@ type anyBroker struct {
 	refuse atomic.Bool // CONNECT
 	drop   atomic.Bool // what is published to inboxes
 	hangUp atomic.Bool // at the next PINGREQ
+	full   atomic.Bool // SUBSCRIBE is refused
 
 	mu    sync.Mutex
 	at    map[string][]net.Conn // by topic
 	names map[string]bool       // client ids
 	hosts map[string]bool       // source addresses
 	pings int
-	busy  int // so many SUBSCRIBE are refused
 }
 
 func newAnyBroker(t *testing.T) *anyBroker {
@@ -73,8 +73,7 @@ func (b *anyBroker) handle(c net.Conn, p packet) bool {
 		return write(c, mqttConnack<<4, 2, 0, 0)
 	case mqttSubscribe:
 		topic := p.filters()[0]
-		if b.busy > 0 {
-			b.busy--
+		if b.full.Load() {
 			return write(c, mqttSuback<<4, 3, p.body[0], p.body[1], 0x80)
 		}
 		b.at[topic] = append(b.at[topic], c)
@@ -115,7 +114,6 @@ func crowdAt(t *testing.T, b *anyBroker, size int) *Crowd {
 // TestCrowd: what is counted has arrived, each from an address and under a client id of its own.
 func TestCrowd(t *testing.T) {
 	b := newAnyBroker(t)
-	b.busy = 2 // and are asked again
 	c := crowdAt(t, b, 20)
 	if len(b.names) != 20 || len(b.hosts) != 20 {
 		t.Errorf("%d client ids from %d addresses", len(b.names), len(b.hosts))
@@ -172,6 +170,10 @@ func TestCrowdTellsFailures(t *testing.T) {
 	}
 	if _, err := c.Deliver(t.Context(), 0, time.Second); err == nil {
 		t.Error("no rate is a rate")
+	}
+	b.full.Store(true)
+	if err := c.Prepare(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "SUBSCRIBE refused") {
+		t.Errorf("%v", err)
 	}
 	b.refuse.Store(true)
 	other, err := NewCrowd(CrowdConfig{Addr: b.Addr().String(), Size: 2})

@@ -226,11 +226,30 @@ func runBench(ctx context.Context, o *benchOptions, out io.Writer) (err error) {
 	return nil
 }
 
+// missing reports whether something of a row is still to be measured, and which other build of ours a part of it is of.
+func (b *benchRun) missing(row benchRow) (missing bool, other string) {
+	for _, name := range b.names {
+		for repeat := range b.plan.Repeats {
+			at := slices.IndexFunc(b.samples, func(s benchSample) bool { return s.same(row, name, repeat, b.plan) })
+			if at < 0 {
+				missing = true
+			} else if v := b.samples[at].Version; name == oursName && v != ourVersion() {
+				other = v
+			}
+		}
+	}
+	return missing, other
+}
+
 // measure measures what is missing of every row.
 func (b *benchRun) measure(ctx context.Context, rows []benchRow, save string) (err error) {
-	for _, s := range b.samples {
-		if s.Broker == oursName && s.Version != ourVersion() {
-			return fmt.Errorf("%s holds measurements of another build (%s, this is %s): take another file, or see it with bench table", save, s.Version, ourVersion())
+	for _, row := range rows {
+		missing, other := b.missing(row)
+		switch {
+		case other != "" && missing:
+			return fmt.Errorf("%s: %s holds measurements of another build (%s): take another file, so that no median is of two", row, save, other)
+		case other != "":
+			b.tell.note("%s: kept, of build %s", row, other)
 		}
 	}
 	if b.dir, err = os.MkdirTemp("", "bluejay-bench-"); err != nil {

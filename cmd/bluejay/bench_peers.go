@@ -100,13 +100,14 @@ func planMochi(p peerPlace) peerPlan {
 }
 
 // planNATS: MQTT needs JetStream and a name for the server. JetStream stores QoS 1 in files, the only way there is
-// for MQTT, and syncs them every two minutes. Unless something else is said everybody is let in, 65,536 at once.
+// for MQTT, and syncs them every two minutes; each QoS 1 subscription is a consumer of one stream, which takes a thousand
+// unless it is told otherwise. Unless something else is said everybody is let in, 65,536 at once.
 func planNATS(p peerPlace) peerPlan {
 	var tls string
 	if p.cert != "" {
 		tls = fmt.Sprintf("  tls { cert_file: %q, key_file: %q, min_version: \"1.3\" }\n", p.cert, p.key)
 	}
-	conf := fmt.Sprintf("server_name: bench\nlisten: %q\njetstream { store_dir: %q }\nmqtt {\n  listen: %q\n%s}\n",
+	conf := fmt.Sprintf("server_name: bench\nlisten: %q\njetstream {\n  store_dir: %q\n  limits { default_max_consumers: -1 }\n}\nmqtt {\n  listen: %q\n%s}\n",
 		loopback(p.ports[1]), filepath.Join(p.dir, "jetstream"), loopback(p.ports[0]), tls)
 	return peerPlan{
 		files:    map[string]string{"nats.conf": conf},

@@ -69,7 +69,10 @@ tls_version tlsv1.3
 == nats.conf
 server_name: bench
 listen: "127.0.0.1:1002"
-jetstream { store_dir: "/d/jetstream" }
+jetstream {
+  store_dir: "/d/jetstream"
+  limits { default_max_consumers: -1 }
+}
 mqtt {
   listen: "127.0.0.1:1001"
 }
@@ -81,7 +84,10 @@ mqtt {
 == nats.conf
 server_name: bench
 listen: "127.0.0.1:1002"
-jetstream { store_dir: "/d/jetstream" }
+jetstream {
+  store_dir: "/d/jetstream"
+  limits { default_max_consumers: -1 }
+}
 mqtt {
   listen: "127.0.0.1:1001"
   tls { cert_file: "/c.pem", key_file: "/k.pem", min_version: "1.3" }
