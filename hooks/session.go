@@ -198,10 +198,34 @@ func (n *Node) loop(s *session, r *bufio.Reader) {
 				return
 			}
 		}
+		if pinged(r) {
+			if _, err := s.net.Write(pingresp); err != nil {
+				return
+			}
+			continue
+		}
 		if !n.step(s, r) {
 			return
 		}
 	}
+}
+
+// pingresp answers PINGREQ.
+var pingresp = []byte{0xd0, 0}
+
+// pinged takes a PINGREQ off r, if one is there. Mochi would do the same, at the bottom of a stack that stays as deep as
+// that until a collection comes by: of a node whose handsets do nothing else it was half the memory.
+//
+//go:noinline
+func pinged(r *bufio.Reader) bool {
+	if r.Buffered() < 2 {
+		return false
+	}
+	if b, _ := r.Peek(2); b[0] != headPingreq || b[1] != 0 {
+		return false
+	}
+	_, _ = r.Discard(2) // they are there
+	return true
 }
 
 // lapse ends what a session may not do any more because its consent record or its certificate has
