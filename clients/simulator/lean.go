@@ -44,12 +44,14 @@ type lean struct {
 	pinged   time.Duration // a PING without any answer; 0: none
 	back     time.Duration // when to connect again; 0: not
 	agreeBy  time.Duration // when to send the consent record again; 0: not
+	offerBy  time.Duration // when to send the key bundle again; 0: not
 	tries    int
 
-	peers   []*peer
-	flights []leanFlight
-	jobs    map[wire.MessageID]*job
-	buf     []byte // what this step writes
+	unlisted []byte // the key bundle, until the broker has stored it
+	peers    []*peer
+	flights  []leanFlight
+	jobs     map[wire.MessageID]*job
+	buf      []byte // what this step writes
 }
 
 // peer is another person, as a lean handset knows one.
@@ -119,6 +121,7 @@ const (
 	flightJob
 	flightConsent
 	flightOptOut
+	flightBundle
 )
 
 // Times of a lean handset, those of package handset.
@@ -425,6 +428,7 @@ func (h *lean) welcome(w wire.Welcome, now time.Time) {
 	case !h.on:
 		h.agree(now)
 	default:
+		h.offer(now)
 		h.ready(now)
 	}
 }
@@ -463,18 +467,20 @@ func scopesFor(kind flightKind) wire.Scope {
 // agreed: the broker has stored the record. The bundle follows, then the conversations.
 func (h *lean) agreed(now time.Time) {
 	h.on = true
+	pre, bundle, err := newShortPrekey(h.self(), now.Add(prekeyLife).Truncate(time.Second))
+	if err == nil {
+		h.pre, h.unlisted = pre, bundle
+	}
 	h.offer(now)
 	h.ready(now)
 }
 
-// offer publishes the key bundle. [P-9]
+// offer publishes the key bundle, if the broker has not said that it stored it. [P-9]
 func (h *lean) offer(now time.Time) {
-	pre, bundle, err := newShortPrekey(h.self(), now.Add(prekeyLife).Truncate(time.Second))
-	if err != nil {
-		return
+	h.offerBy = 0
+	if h.unlisted != nil {
+		h.publish(wire.Topic{Kind: wire.TopicBundle, ID: h.cred.Cert.ID}, h.unlisted, true, leanFlight{kind: flightBundle})
 	}
-	h.pre = pre
-	h.publish(wire.Topic{Kind: wire.TopicBundle, ID: h.cred.Cert.ID}, bundle, true, leanFlight{})
 }
 
 // ready starts what waits for a connection with consent.
@@ -496,10 +502,11 @@ func (h *lean) watch(p *peer, s *leanSession, now time.Time) {
 // up reports whether texts can be sent over IP.
 func (h *lean) up() bool { return h.conn != nil && !h.tag.IsZero() && h.on && !h.out }
 
+// isReady: others can begin a conversation with this handset, too.
 func (h *lean) isReady() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.up()
+	return h.up() && h.unlisted == nil
 }
 
 func (h *lean) leave(abrupt bool) {

@@ -160,6 +160,12 @@ func (h *lean) takePuback(pid uint16, now time.Time) {
 		} else {
 			h.agreeBy = h.f.clock(now) + retryTime // a part of the node is busy, or down
 		}
+	case flightBundle:
+		if code == wire.OK {
+			h.unlisted = nil
+		} else {
+			h.offerBy = h.f.clock(now) + retryTime
+		}
 	case flightOptOut:
 		if fl.ok && code == wire.OK {
 			h.on = false
@@ -611,6 +617,8 @@ func (h *lean) tick(now time.Time) {
 	case h.conn == nil:
 	case h.agreeBy != 0 && at >= h.agreeBy && !h.on && !h.out:
 		h.agree(now)
+	case h.offerBy != 0 && at >= h.offerBy && h.up():
+		h.offer(now)
 	case h.mute(at):
 		h.breakLocked(true)
 		h.againLocked(now)
