@@ -40,6 +40,7 @@ type Sample struct {
 	Bytes          int64 // both ways, so far
 	BlueP99        float64
 	Late           float64 // ms that the simulator itself was late at most
+	BrokerRSS, RSS int64   // bytes: resident sets of the broker and of the simulator; 0: not known
 }
 
 // Latency sums up one histogram, in milliseconds.

@@ -61,6 +61,9 @@ type Config struct {
 	Recorded bool
 	// Counts reads the node's figures; nil: they are not known.
 	Counts func(ctx context.Context) (BrokerCounts, error)
+	// Memory reads the resident sets of the broker and of this process, in bytes, 0 where one is not
+	// known; nil: neither is.
+	Memory func() (broker, own int64)
 	// Tell is told what happens; nil: nobody is. It must not block.
 	Tell func(Progress)
 }
@@ -79,7 +82,7 @@ type device interface {
 	leave(abrupt bool)
 	drop(now time.Time)
 	radio(on bool)
-	write(n TextNo, to int, body string, at time.Time)
+	write(n TextNo, to int, body string, at time.Time) bool // false: its person does not write now
 	optOut()
 	greet()
 	receiveSMS(from wire.Number, body string)
@@ -115,9 +118,11 @@ type fleet struct {
 	once    sync.Once
 
 	phase   atomic.Pointer[string]
-	written atomic.Uint32
-	opened  atomic.Int64 // sessions of lean handsets
-	failed  atomic.Int64 // dials that failed
+	numbers atomic.Uint32 // of texts, given out
+	claimed atomic.Int64  // texts of Config.Texts that are written, or about to be
+	written atomic.Int64  // texts in an outbox
+	opened  atomic.Int64  // sessions of lean handsets
+	failed  atomic.Int64  // dials that failed
 }
 
 // New checks a configuration and makes the population; nothing is connected yet.

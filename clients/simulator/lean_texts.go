@@ -24,7 +24,7 @@ func (h *lean) peerOf(who int) *peer {
 }
 
 // write takes a text into the outbox, and sends it if it can.
-func (h *lean) write(n TextNo, to int, body string, at time.Time) {
+func (h *lean) write(n TextNo, to int, body string, at time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
@@ -33,7 +33,7 @@ func (h *lean) write(n TextNo, to int, body string, at time.Time) {
 	}
 	p := h.peerOf(to)
 	if h.out || h.f.cfg.Closed && h.waiting() > 0 {
-		return // nobody writes who has opted out, or who waits in a closed loop
+		return false // nobody writes who has opted out, or who waits in a closed loop
 	}
 	h.f.ledger.Accepted(n, h.who, to, at, now)
 	if l, lean := h.f.devices[to].(*lean); lean && l != nil {
@@ -42,6 +42,7 @@ func (h *lean) write(n TextNo, to int, body string, at time.Time) {
 	p.queue = append(p.queue, &letter{n: n, body: body, at: at})
 	h.pump(p, now)
 	h.flush(now)
+	return true
 }
 
 func (h *lean) waiting() (n int) {

@@ -180,7 +180,7 @@ func (r *real) greet() {
 	})
 }
 
-func (r *real) write(n TextNo, to int, body string, at time.Time) {
+func (r *real) write(n TextNo, to int, body string, at time.Time) bool {
 	r.do(func(ctx context.Context) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -192,6 +192,7 @@ func (r *real) write(n TextNo, to int, body string, at time.Time) {
 		}
 		r.texts[id] = n
 	})
+	return true
 }
 
 // listen passes on what the handset tells its user.

@@ -259,7 +259,7 @@ func (f *fleet) act() (late time.Duration) {
 			f.waitUntil(f.begun.Add(f.cfg.For))
 			break
 		}
-		if p.Action == Write && f.cfg.Texts > 0 && int(f.written.Load()) >= f.cfg.Texts {
+		if p.Action == Write && f.cfg.Texts > 0 && f.written.Load() >= int64(f.cfg.Texts) {
 			break
 		}
 		if !f.waitUntil(f.begun.Add(p.At)) {
@@ -301,8 +301,7 @@ func (f *fleet) perform(p Planned) {
 	at := f.begun.Add(p.At)
 	switch p.Action {
 	case Write:
-		n := TextNo(f.written.Add(1))
-		d.write(n, p.To, Body(n, p.Length, p.Emoji), at)
+		f.writeText(d, p, at)
 	case Arrive, Return:
 		d.connect(at)
 	case Leave, Cut:
@@ -316,6 +315,20 @@ func (f *fleet) perform(p Planned) {
 	}
 }
 
+// writeText has somebody write, if that is not one text more than the run is to have.
+func (f *fleet) writeText(d device, p Planned, at time.Time) {
+	if f.claimed.Add(1) > int64(f.cfg.Texts) && f.cfg.Texts > 0 {
+		f.claimed.Add(-1)
+		return
+	}
+	n := TextNo(f.numbers.Add(1))
+	if !d.write(n, p.To, Body(n, p.Length, p.Emoji), at) {
+		f.claimed.Add(-1)
+		return
+	}
+	f.written.Add(1)
+}
+
 // sample takes one point of the plots and checks the node's counts.
 func (f *fleet) sample(now time.Time) {
 	c := f.ledger.Counts()
@@ -325,7 +338,12 @@ func (f *fleet) sample(now time.Time) {
 			ready++
 		}
 	}
+	var broker, own int64
+	if f.cfg.Memory != nil {
+		broker, own = f.cfg.Memory()
+	}
 	s := f.figures.Sample(Sample{
+		BrokerRSS: broker, RSS: own,
 		At: now.Sub(f.begun).Seconds(), Texts: c.Texts, IP: c.IP, SMS: c.SMS, Returned: c.Returned, Connected: ready,
 		Late: float64(f.stall.worst()) / float64(time.Millisecond),
 	})

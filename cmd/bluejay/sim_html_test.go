@@ -20,7 +20,7 @@ func TestSimReport(t *testing.T) {
 	r := simulator.Report{Ran: 20 * time.Second, Handsets: 3, Latencies: map[string]simulator.Latency{"shown": {Count: 7, P50: 1.5}}}
 	r.Counts = simulator.Counts{Texts: 1234567, IP: 1234000, SMS: 500, Returned: 67}
 	for i := range 600 {
-		r.Samples = append(r.Samples, simulator.Sample{At: float64(i) / 30, Texts: i * 100, IP: i * 90, P50: 1, P99: 5, P999: 9, Connected: 3, Bytes: int64(i) * 1000})
+		r.Samples = append(r.Samples, simulator.Sample{At: float64(i) / 30, Texts: i * 100, IP: i * 90, P50: 1, P99: 5, P999: 9, Connected: 3, Bytes: int64(i) * 1000, BrokerRSS: 9 << 20, RSS: 5 << 20})
 	}
 	o := simOptions{lean: 3, duration: 20 * time.Second, profile: "city", seed: 4, rate: 100, texts: 9, closed: true}
 	good := rendered(t, &o, r)
@@ -29,8 +29,8 @@ func TestSimReport(t *testing.T) {
 			t.Errorf("the report lacks %q", want)
 		}
 	}
-	if n := strings.Count(good, "<svg"); n != 8 {
-		t.Errorf("%d plots, want 8", n)
+	if n := strings.Count(good, "<svg"); n != 9 {
+		t.Errorf("%d plots, want 9", n)
 	}
 	if at := outside.FindString(good); at != "" || strings.Contains(good, "<script") {
 		t.Errorf("the report fetches something: %q", at)
@@ -81,12 +81,16 @@ func TestSimStory(t *testing.T) {
 	teller := newSimTeller(&out, &simOptions{})
 	teller.tell(simulator.Progress{Phase: "running", Sample: simulator.Sample{At: 5, Texts: 3, P50: 1}})
 	teller.tell(simulator.Progress{Phase: "running", Violation: &simulator.Violation{Kind: simulator.WrongTag, Detail: "x"}})
-	r := simulator.Report{Late: time.Second, Stopped: true, Violations: []simulator.Violation{{Kind: simulator.WrongTag}}}
+	r := simulator.Report{Ran: 40 * time.Second, Late: time.Second, Stopped: true, Violations: []simulator.Violation{{Kind: simulator.WrongTag}}}
+	for i := range 40 {
+		r.Samples = append(r.Samples, simulator.Sample{At: float64(i), BrokerRSS: 100 << 20})
+	}
+	r.Samples[39].BrokerRSS = 0
 	r.Counts.Violations = 1
 	if err := teller.finished(&simulator.Config{}, r, 1); err != errViolations {
 		t.Errorf("finished: %v", err)
 	}
-	for _, want := range []string{"running …", "3 texts", "✗ wrong tag", "0 unaccounted for", "late itself", "stopped at the first", "1 × wrong tag"} {
+	for _, want := range []string{"running …", "3 texts", "✗ wrong tag", "0 unaccounted for", "late itself", "stopped at the first", "1 × wrong tag", "memory of the broker, 8s to 37s: 100 → 100 MiB"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not said:\n%s", want, out.String())
 		}

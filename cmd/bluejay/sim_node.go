@@ -54,6 +54,7 @@ func (o *simOptions) world(ctx context.Context, dir string, cfg *simulator.Confi
 	}
 	tell.certified(o.lean, time.Since(began))
 	cfg.Addr, cfg.Alone, cfg.Recorded, cfg.Password, cfg.Counts = w.addr, true, true, w.password, w.counts
+	cfg.Memory = w.memory
 	cfg.Gateway = simNumber(gatewayPlace)
 	return w, nil
 }
@@ -233,6 +234,15 @@ func (w *simWorld) counts(ctx context.Context) (c simulator.BrokerCounts, err er
 	return c, nil
 }
 
+// memory is the broker's resident set and this process's.
+func (w *simWorld) memory() (broker, own int64) {
+	if pid := w.pids["broker"]; pid != 0 { // another node: not ours to see
+		broker, _ = processUse(pid)
+	}
+	own, _ = processUse(os.Getpid())
+	return broker, own
+}
+
 func (w *simWorld) close() {
 	if w.cancel != nil {
 		w.cancel()
@@ -261,6 +271,8 @@ func (o *simOptions) foreign(cfg *simulator.Config) (w *simWorld, err error) {
 	if o.state != "" {
 		cfg.Dir = o.state
 	}
+	w = &simWorld{}
+	cfg.Memory = w.memory
 	cfg.People, err = readCredentials(o.credentials, o.real, o.lean)
-	return &simWorld{}, err
+	return w, err
 }

@@ -101,6 +101,9 @@ func plotsOf(r simulator.Report, began int64) ([]plot, error) {
 			{"p99", read(func(s simulator.Sample) float64 { return s.BlueP99 })}}},
 		{"The simulator's own lateness, ms", "How late its timers were, at most. While this is not small, the other figures say more about this machine than about the node; the presence bounds are widened by it.", false, []series{
 			{"late", read(func(s simulator.Sample) float64 { return s.Late })}}},
+		{"Memory, MiB", "Resident sets of the broker's process and of this one. What else the node runs is not in it, nor are the kernel's buffers; 0 is not known, as of another machine's node.", false, []series{
+			{"broker", read(func(s simulator.Sample) float64 { return float64(s.BrokerRSS) / (1 << 20) })},
+			{"simulator", read(func(s simulator.Sample) float64 { return float64(s.RSS) / (1 << 20) })}}},
 	}
 	var out []plot
 	for _, d := range draws {

@@ -118,7 +118,8 @@ func (t *simTeller) sampled(p simulator.Progress) {
 	switch {
 	case t.o.json:
 		t.json("sample", "s", round(s.At), "connected", s.Connected, "texts", s.Texts, "ip", s.IP, "sms", s.SMS, "returned", s.Returned,
-			"p50_ms", round(s.P50), "p99_ms", round(s.P99), "p999_ms", round(s.P999), "connects", s.Connects, "bytes", s.Bytes)
+			"p50_ms", round(s.P50), "p99_ms", round(s.P99), "p999_ms", round(s.P999), "connects", s.Connects, "bytes", s.Bytes,
+			"broker_rss_bytes", s.BrokerRSS, "rss_bytes", s.RSS)
 	case !t.live && int(s.At)%5 == 0:
 		t.line("%4.0f s  %s", s.At, figuresOf(s))
 	}
@@ -203,7 +204,19 @@ func summaryFields(cfg *simulator.Config, r simulator.Report, cpu float64) []any
 			"difference": b.Difference, "rss_bytes": b.RSS, "cpu_s": round(b.CPU),
 		})
 	}
-	return fields
+	broker, own := r.Drifts()
+	return append(fields, "broker_memory", driftFields(broker), "memory", driftFields(own))
+}
+
+// driftFields is a drift in JSON; nil: not known.
+func driftFields(d simulator.Drift) map[string]any {
+	if d.First == 0 {
+		return nil
+	}
+	return map[string]any{
+		"from_s": round(d.From.Seconds()), "to_s": round(d.To.Seconds()), "first_bytes": d.First, "last_bytes": d.Last,
+		"least_percent": round(100 * d.Least), "most_percent": round(100 * d.Most),
+	}
 }
 
 var latencyNames = []string{"shown", "told", "sms", "connect", "blue", "grey"}
@@ -234,6 +247,16 @@ func (t *simTeller) story(r simulator.Report, cpu float64) {
 	if b := r.Broker; b != nil {
 		t.line("  broker: %d accepted = %d delivered + %d queued + %d returned + %d in flight; %.0f MiB, %.1f s CPU; this process %.1f s.",
 			b.Accepted, b.Delivered, b.Queued, b.Returned, b.InFlight, float64(b.RSS)/(1<<20), b.CPU, cpu)
+	}
+	broker, own := r.Drifts()
+	for _, d := range []struct {
+		whose string
+		simulator.Drift
+	}{{"the broker", broker}, {"this process", own}} {
+		if d.First > 0 {
+			t.line("  memory of %s, %s to %s: %.0f → %.0f MiB, between %+.1f and %+.1f %% of the first.", d.whose, d.From.Round(time.Second),
+				d.To.Round(time.Second), float64(d.First)/(1<<20), float64(d.Last)/(1<<20), 100*d.Least, 100*d.Most)
+		}
 	}
 	if r.Late > 100*time.Millisecond {
 		t.line("  ! this process was up to %s late itself: these times say more about it than about the node.", r.Late.Round(time.Millisecond))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -78,6 +79,9 @@ func TestSim(t *testing.T) {
 			t.Errorf("%s is 0: nothing was tested there", k)
 		}
 	}
+	if sample := eventNamed(t, events, "sample"); !memoryKnown(sample, "broker_rss_bytes", true) || !memoryKnown(sample, "rss_bytes", true) {
+		t.Errorf("memory in %v", sample)
+	}
 	raised, _ := eventNamed(t, events, "started")["raised"].([]any)
 	if len(raised) == 0 || !strings.Contains(raised[0].(string), "no bound instead of 30") {
 		t.Errorf("raised quotas %v", raised)
@@ -85,6 +89,15 @@ func TestSim(t *testing.T) {
 	if eventNamed(t, events, "certified")["handsets"] != 20.0 {
 		t.Error("it is not said that certificates were made in bulk")
 	}
+}
+
+// memoryKnown reports whether a sample has a plausible resident set: a MiB or more, 0 where it cannot be known.
+func memoryKnown(sample map[string]any, field string, known bool) bool {
+	v, ok := sample[field].(float64)
+	if known && runtime.GOOS == "linux" {
+		return ok && v > 1<<20
+	}
+	return ok && v == 0
 }
 
 // churnProfile has everything happen within seconds.
@@ -197,7 +210,8 @@ func faultMark() string {
 }
 
 // TestSimForeign: a fleet certified with bluejay sim enrol runs against a node that it did not start,
-// in a closed loop, and without the SMSC's record or the broker's counts.
+// in a closed loop until exactly as many texts as were asked for are accepted, and without the SMSC's
+// record or the broker's counts.
 func TestSimForeign(t *testing.T) {
 	o := quick(t, "load")
 	o.lean, o.real = 1, 0
@@ -215,14 +229,17 @@ func TestSimForeign(t *testing.T) {
 		t.Fatal(err)
 	}
 	o = quick(t, "load")
-	o.lean, o.real, o.duration, o.closed = 6, 0, time.Second, true
+	o.lean, o.real, o.duration, o.closed, o.texts = 6, 0, 6*time.Second, true, 70
 	o.addr, o.pins, o.credentials = w.addr, filepath.Join(w.dir, filePins), file
 	events, err := runFleet(t, o)
 	if err != nil {
 		t.Fatalf("%v: %v", err, events)
 	}
-	if s := eventNamed(t, events, "summary"); s["texts"].(float64) < 10 || s["ip"] != s["texts"] || s["broker"] != nil {
+	if s := eventNamed(t, events, "summary"); s["texts"] != 70.0 || s["ip"] != s["texts"] || s["broker"] != nil {
 		t.Errorf("summary %v", s)
+	}
+	if sample := eventNamed(t, events, "sample"); !memoryKnown(sample, "broker_rss_bytes", false) || !memoryKnown(sample, "rss_bytes", true) {
+		t.Errorf("memory in %v", sample)
 	}
 	o.credentials = ""
 	if _, err := runFleet(t, o); err == nil || !strings.Contains(err.Error(), "bluejay sim enrol") {

@@ -1,0 +1,51 @@
+package simulator
+
+import (
+	"slices"
+	"time"
+)
+
+// Drift is how a resident set moved during a run. The parts of a run are ten seconds long and stand
+// for themselves by their median: single samples go up and down with the garbage collector. Zero
+// value: not known. It says nothing about what an hour would bring.
+type Drift struct {
+	From, To    time.Duration // since the start: begin of the first part, end of the last
+	First, Last int64         // bytes, in these parts
+	Least, Most float64       // of all parts over the first, less one: 0.05 is 5 % above
+}
+
+// driftPart is how many samples, one a second, make a part.
+const driftPart = 10
+
+// drift judges what read takes from the samples between from and to.
+func drift(all []Sample, from, to time.Duration, read func(Sample) int64) (d Drift) {
+	var part, medians []int64
+	for _, s := range all {
+		if s.At < from.Seconds() || s.At > to.Seconds()+0.2 || read(s) == 0 {
+			continue
+		}
+		if part = append(part, read(s)); len(part) == driftPart {
+			slices.Sort(part)
+			medians, part = append(medians, part[driftPart/2]), nil
+			d.To = time.Duration(s.At * float64(time.Second))
+		}
+	}
+	if len(medians) < 2 {
+		return Drift{}
+	}
+	d.From, d.First, d.Last = from, medians[0], medians[len(medians)-1]
+	d.Least = float64(slices.Min(medians))/float64(d.First) - 1
+	d.Most = float64(slices.Max(medians))/float64(d.First) - 1
+	return d
+}
+
+// warmUp is when a run's memory is looked at first: after two minutes, or a fifth of a shorter run.
+func warmUp(ran time.Duration) time.Duration { return min(2*time.Minute, ran/5) }
+
+// Drifts are those of the broker and of the simulator, from when the run has warmed up (two minutes,
+// or a fifth of a shorter run) to when people stopped acting.
+func (r Report) Drifts() (broker, own Drift) {
+	from := warmUp(r.Ran)
+	return drift(r.Samples, from, r.Ran, func(s Sample) int64 { return s.BrokerRSS }),
+		drift(r.Samples, from, r.Ran, func(s Sample) int64 { return s.RSS })
+}
