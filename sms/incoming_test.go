@@ -216,8 +216,7 @@ func TestCheck(t *testing.T) {
 			w.mu.Lock()
 			last := w.peers[len(w.peers)-1]
 			w.mu.Unlock()
-			_ = last.conn.Close()
-			close(last.out)
+			last.hangUp()
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) || submits != 0 {
 				t.Errorf("%v after %v, %d submits", err, time.Since(began), submits)
 			}

@@ -26,13 +26,17 @@ type peer struct {
 	script func(*peer, fpdu.Body)
 	turn   *sync.Mutex // the scripts of one world run one at a time
 	out    chan []byte
+	over   chan struct{} // closed by hangUp
 }
 
 // send queues what the peer says; a peer that waited for its reader could deadlock on a pipe.
 func (p *peer) send(b fpdu.Body) {
 	var buf bytes.Buffer
 	_ = b.SerializeTo(&buf)
-	p.out <- buf.Bytes()
+	select {
+	case p.out <- buf.Bytes():
+	case <-p.over:
+	}
 }
 
 func (p *peer) answer(to, with fpdu.Body, status fpdu.Status) {
@@ -85,9 +89,20 @@ func (p *peer) run() {
 
 // write sends what is queued. After the link has gone it throws away.
 func (p *peer) write() {
-	for b := range p.out {
-		_, _ = p.conn.Write(b)
+	for {
+		select {
+		case b := <-p.out:
+			_, _ = p.conn.Write(b)
+		case <-p.over:
+			return
+		}
 	}
+}
+
+// hangUp ends the peer; what is queued is thrown away. Scripts may still be at work.
+func (p *peer) hangUp() {
+	_ = p.conn.Close()
+	close(p.over)
 }
 
 // world runs an SMPP transport against scripted peers. Each dial takes the next script, the last
@@ -116,7 +131,7 @@ func newWorldWith(t *testing.T, cfg SMPPConfig, h Handlers, scripts ...func(*pee
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		near, far := net.Pipe()
-		p := &peer{conn: far, turn: &turn, script: scripts[min(len(w.dials), len(scripts)-1)], out: make(chan []byte, 1000)}
+		p := &peer{conn: far, turn: &turn, script: scripts[min(len(w.dials), len(scripts)-1)], out: make(chan []byte, 1000), over: make(chan struct{})}
 		w.dials, w.peers = append(w.dials, time.Now()), append(w.peers, p)
 		running.Go(p.run)
 		running.Go(p.write)
@@ -136,8 +151,7 @@ func newWorldWith(t *testing.T, cfg SMPPConfig, h Handlers, scripts ...func(*pee
 			t.Errorf("Run: %v", err)
 		}
 		for _, p := range w.peers {
-			_ = p.conn.Close()
-			close(p.out)
+			p.hangUp()
 		}
 		running.Wait()
 	})
