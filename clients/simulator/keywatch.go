@@ -9,7 +9,8 @@ import (
 // keyWatch finds a key used twice from the packets alone: a MSG names its session, two bits of its
 // epoch and its number in the clear, and two payloads that name the same place were sealed with one
 // key. The same payload again is a resend. It keeps the newest epoch and the one before of each
-// session: what comes of an older epoch is not judged. Zero value: nothing seen.
+// session: what comes of an older epoch is not judged. Of a payload it keeps 16 bits, so that one
+// reuse in 65,535 looks like a resend. Zero value: nothing seen.
 type keyWatch struct{ seen map[sessionName]*places }
 
 // sessionName is where a session's messages go: the tag, and the addressee's name for it.
@@ -18,11 +19,16 @@ type sessionName struct {
 	rid uint16
 }
 
-// places are the first bytes of what was sealed at each number, 0 for nothing.
+// places are what was sealed at each number, 0 for nothing.
 type places struct {
 	epoch           byte
-	current, before []uint32
+	current, before []mark
 }
+
+// mark is what is kept of a payload; never 0.
+type mark uint16
+
+func markOf(id wire.MessageID) mark { return mark(binary.BigEndian.Uint16(id[:])%65535 + 1) }
 
 // reused takes a MSG that is about to be published.
 func (k *keyWatch) reused(to wire.Tag, msg []byte, id wire.MessageID) bool {
@@ -48,15 +54,21 @@ func (k *keyWatch) reused(to wire.Tag, msg []byte, id wire.MessageID) bool {
 // maxNumber is above every number that a session seals. [S-6]
 const maxNumber = 128
 
+// placeStep is by how many places a list grows. Doubling would leave a third of it empty, and there
+// are two lists for each pair of people and direction.
+const placeStep = 8
+
 // taken notes what was sealed at a number, and reports whether something else was there.
-func taken(place *[]uint32, n uint16, id wire.MessageID) bool {
+func taken(place *[]mark, n uint16, id wire.MessageID) bool {
 	if n >= maxNumber {
 		return false
 	}
-	for len(*place) <= int(n) {
-		*place = append(*place, 0)
+	if int(n) >= len(*place) {
+		grown := make([]mark, (int(n)/placeStep+1)*placeStep)
+		copy(grown, *place)
+		*place = grown
 	}
-	first, now := (*place)[n], binary.BigEndian.Uint32(id[:])|1
+	first, now := (*place)[n], markOf(id)
 	if first == 0 {
 		(*place)[n] = now
 	}
