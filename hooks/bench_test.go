@@ -64,8 +64,7 @@ func BenchmarkPublishDeliverAck(b *testing.B) {
 		}
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
-			pk.PacketID = uint16(i%60000 + 1)
-			n.publish(from, pk)
+			n.publish(from, incoming{pk.TopicName, pk.FixedHeader.Qos, uint16(i%60000 + 1), pk.Payload})
 			n.ack(to, uint16(i%65535+1), 0)
 		}
 		delivered(b, n)

@@ -363,13 +363,18 @@ func (c *cursor) options(version byte) {
 
 // decode hands a checked packet to mochi's decoder. What it returns points into p.body.
 // It is total only for packets that [checkPacket] accepts. [M-2]
-func (p packet) decode(version byte) (packets.Packet, error) {
-	pk := packets.Packet{ProtocolVersion: version}
+func (p packet) decode(version byte) (pk packets.Packet, err error) {
+	err = p.decodeInto(&pk, version)
+	return pk, err
+}
+
+// decodeInto is decode without a copy: pk is empty.
+func (p packet) decodeInto(pk *packets.Packet, version byte) (err error) {
+	pk.ProtocolVersion = version
 	if err := pk.FixedHeader.Decode(p.header); err != nil {
-		return pk, err
+		return err
 	}
 	pk.FixedHeader.Remaining = len(p.body)
-	var err error
 	switch pk.FixedHeader.Type {
 	case packets.Connect:
 		err = pk.ConnectDecode(p.body)
@@ -387,7 +392,7 @@ func (p packet) decode(version byte) (packets.Packet, error) {
 	default:
 		err = errType
 	}
-	return pk, err
+	return err
 }
 
 // cursor reads fields off the front of a packet. The first failure sticks: nothing is left to read

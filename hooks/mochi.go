@@ -90,7 +90,7 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (out packets.Packet
 		out, err = pk, packets.ErrRejectPacket
 	}()
 	if s := h.n.sessionOf(cl); s != nil {
-		h.n.publish(s, pk)
+		h.n.publish(s, incoming{pk.TopicName, pk.FixedHeader.Qos, pk.PacketID, pk.Payload})
 	}
 	return
 }

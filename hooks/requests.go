@@ -10,23 +10,21 @@ import (
 	"slices"
 	"time"
 
-	"github.com/mochi-mqtt/server/v2/packets"
-
 	"bluejay/custody"
 	"bluejay/wire"
 )
 
 // request runs a request on c, e or q on a goroutine of its own, because its answer may need
 // another process; the answer on r goes ahead of the PUBACK. [P-13] [C-5]
-func (n *Node) request(s *session, kind wire.TopicKind, pk packets.Packet) {
-	req, err := wire.ParseRequest(pk.Payload)
+func (n *Node) request(s *session, kind wire.TopicKind, in incoming) {
+	req, err := wire.ParseRequest(in.payload)
 	if err != nil {
-		n.answer(s, pk.PacketID, wire.NotAllowed)
+		n.answer(s, in.pid, wire.NotAllowed)
 		return
 	}
 	if s.calls.Add(1) > maxCalls {
 		s.calls.Add(-1)
-		n.answer(s, pk.PacketID, wire.OverQuota)
+		n.answer(s, in.pid, wire.OverQuota)
 		return
 	}
 	n.call(func(ctx context.Context) {
@@ -42,7 +40,7 @@ func (n *Node) request(s *session, kind wire.TopicKind, pk packets.Packet) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.reply(s, wire.Answer{Request: req.ID, Code: code, Body: body}.Marshal())
-		n.scratch = appendPuback(n.scratch[:0], s.v5, pk.PacketID, wire.OK) // the answer has the code
+		n.scratch = appendPuback(n.scratch[:0], s.v5, in.pid, wire.OK) // the answer has the code
 		_, _ = s.net.Write(n.scratch)
 	})
 }
@@ -182,16 +180,16 @@ const (
 )
 
 // fallback takes a sealed SMS job, or the cancellation of one. [F-3] [F-10]
-func (n *Node) fallback(s *session, topic wire.Topic, pk packets.Packet) {
-	if id, err := wire.ParseByMessageID(wire.TypeCancel, pk.Payload); err == nil {
-		n.cancelJob(s, id, pk.PacketID)
+func (n *Node) fallback(s *session, topic wire.Topic, in incoming) {
+	if id, err := wire.ParseByMessageID(wire.TypeCancel, in.payload); err == nil {
+		n.cancelJob(s, id, in.pid)
 		return
 	}
-	if code := checkJob(pk.Payload, time.Now()); code != wire.OK {
-		n.answer(s, pk.PacketID, code)
+	if code := checkJob(in.payload, time.Now()); code != wire.OK {
+		n.answer(s, in.pid, code)
 		return
 	}
-	n.takeCustody(s, topic, pk)
+	n.takeCustody(s, topic, in)
 }
 
 // checkJob reads what is not sealed of a job: kind, class, expiry. [F-4] [F-5]
