@@ -86,7 +86,7 @@ type device interface {
 	optOut()
 	greet()
 	receiveSMS(from wire.Number, body string)
-	giveUp()
+	giveUp(since time.Time) // what was written by then and could not be sent
 	isReady() bool
 	stop()
 }

@@ -584,14 +584,18 @@ func (h *lean) respond(p *peer, o *envelope.Offer, now time.Time) {
 	h.sessionUp(p, n, now)
 }
 
-// giveUp returns what only this handset holds: its person does not want to send it any more.
-func (h *lean) giveUp() {
+// giveUp returns what only this handset holds, and was to be written by since: its person does not
+// want to send it any more.
+func (h *lean) giveUp(since time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
 	for _, p := range h.peers {
 		for _, t := range slices.Clone(p.queue) {
 			queued := t.job != nil && t.job.queued
+			if t.at.After(since) {
+				continue
+			}
 			if !t.inflight && !queued || h.out { // who has opted out is told of no job any more [C-revoke]
 				h.dropJob(t)
 				h.finish(p, t, Returned, now)

@@ -47,6 +47,8 @@ type Profile struct {
 	Airplane float64  `toml:"airplane"` // times an hour a radio is off at once, for Offline
 	OptOuts  float64  `toml:"opt-outs"` // times an hour one person opts out, for good
 
+	Patience Duration `toml:"patience"` // somebody takes back what could not be sent for so long; 0: at the end of the run
+
 	Storm      Duration `toml:"storm"`       // every so often many connections are cut at once
 	StormShare float64  `toml:"storm-share"` // how many of them
 

@@ -307,8 +307,8 @@ func (r *real) optOut() {
 
 func (r *real) receiveSMS(from wire.Number, body string) { _ = r.h.ReceiveSMS(from, body) }
 
-// giveUp cancels what waits: the person does not want to send it any more.
-func (r *real) giveUp() {
+// giveUp cancels what waits and was written by since: the person does not want to send it any more.
+func (r *real) giveUp(since time.Time) {
 	r.do(func(ctx context.Context) {
 		r.mu.Lock()
 		contacts := make([]handset.ContactID, 0, len(r.people))
@@ -318,7 +318,7 @@ func (r *real) giveUp() {
 		r.mu.Unlock()
 		for _, c := range contacts {
 			for _, t := range r.h.Texts(c) {
-				if t.Out && t.State == handset.Waiting {
+				if t.Out && t.State == handset.Waiting && !t.At.After(since) {
 					_ = r.h.Cancel(ctx, t.ID)
 				}
 			}

@@ -253,6 +253,9 @@ func (f *fleet) act() (late time.Duration) {
 	}
 	f.every(time.Second, func(now time.Time) { f.sample(now) })
 	f.every(2*time.Second, func(time.Time) { f.conserve() })
+	if patience := f.cfg.Profile.Patience.Std(); patience > 0 {
+		f.every(max(patience/4, 100*time.Millisecond), func(now time.Time) { f.loseHeart(now.Add(-patience)) })
+	}
 	for {
 		p, ok := f.plan.Next()
 		if !ok || p.At > f.cfg.For {
@@ -329,6 +332,15 @@ func (f *fleet) writeText(d device, p Planned, at time.Time) {
 	f.written.Add(1)
 }
 
+// loseHeart has everybody take back what waits since then.
+func (f *fleet) loseHeart(since time.Time) {
+	for _, d := range f.devices {
+		if d != nil {
+			d.giveUp(since)
+		}
+	}
+}
+
 // sample takes one point of the plots and checks the node's counts.
 func (f *fleet) sample(now time.Time) {
 	c := f.ledger.Counts()
@@ -364,11 +376,7 @@ func (f *fleet) settle() {
 		return
 	}
 	for range 3 {
-		for _, d := range f.devices {
-			if d != nil {
-				d.giveUp()
-			}
-		}
+		f.loseHeart(time.Now())
 		if f.awaitOutcomes(patience + 4*time.Second) {
 			return
 		}

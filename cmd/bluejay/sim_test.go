@@ -91,6 +91,41 @@ func TestSim(t *testing.T) {
 	}
 }
 
+// TestSimPatience: people who send no SMS take back, while the run goes on, what they wrote to somebody
+// who opted out, whichever kind of handset they have.
+func TestSimPatience(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "patience.toml")
+	text := "about = \"a test\"\nopt-in = 1.0\ncontacts = 6\nopt-outs = 900\npatience = \"500ms\"\n[fallback]\nnever = 1.0\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, lean := range map[string]int{"lean": 20, "real": 0} {
+		t.Run(name, func(t *testing.T) {
+			o := quick(t, file)
+			o.lean, o.real, o.duration = lean, 0, 5*time.Second
+			if lean == 0 {
+				o.real = 6
+			}
+			events, err := runFleet(t, o)
+			if err != nil {
+				t.Fatalf("%v: %v", err, events)
+			}
+			while := 0.0
+			for _, e := range events {
+				if e["phase"] == "settling" {
+					break
+				}
+				if n, ok := e["returned"].(float64); ok {
+					while = max(while, n)
+				}
+			}
+			if while == 0 {
+				t.Errorf("nothing was taken back before the end: %v", events)
+			}
+		})
+	}
+}
+
 // memoryKnown reports whether a sample has a plausible resident set: a MiB or more, 0 where it cannot be known.
 func memoryKnown(sample map[string]any, field string, known bool) bool {
 	v, ok := sample[field].(float64)
