@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -35,18 +36,39 @@ func (q *quiet) due(allocated, live uint64) bool {
 	return true
 }
 
-// giveBack returns memory to the system whenever this process has become quiet, until ctx ends.
+// garbagePercent is how much garbage a large process lets pile up, of what lives and of the stacks. With Go's own 100 a
+// node of 5,000 handsets took a tenth more, and its resident set crept up to that for ten minutes, because a collection
+// came every half a minute. Less than garbageLeast is not worth the CPU: a small process keeps Go's 100.
+const (
+	garbagePercent = 50
+	garbageLeast   = 32 << 20 // bytes
+)
+
+// percentFor is the percentage for so many bytes that live or are stacks, in tens.
+func percentFor(kept uint64) int {
+	percent := max(garbagePercent, 100*garbageLeast/max(1, kept))
+	return int(min(100, percent/10*10))
+}
+
+// giveBack keeps the garbage small, unless the operator has set GOGC, and returns memory to the system whenever this
+// process has become quiet, until ctx ends.
 func giveBack(ctx context.Context) {
 	t := time.NewTicker(quietEvery)
 	defer t.Stop()
-	heap := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	heap := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
+	ours, percent := os.Getenv("GOGC") == "", 100
 	for q := (quiet{}); ; {
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			return
 		}
-		if metrics.Read(heap); q.due(heap[0].Value.Uint64(), heap[1].Value.Uint64()) {
+		metrics.Read(heap)
+		if p := percentFor(heap[1].Value.Uint64() + heap[2].Value.Uint64()); ours && p != percent {
+			percent = p
+			debug.SetGCPercent(percent)
+		}
+		if q.due(heap[0].Value.Uint64(), heap[1].Value.Uint64()) {
 			runtime.GC()
 			runtime.GC() // stacks, again
 			debug.FreeOSMemory()

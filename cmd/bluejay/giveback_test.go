@@ -30,3 +30,13 @@ func TestQuiet(t *testing.T) {
 		t.Error("none for 600 MB")
 	}
 }
+
+// TestPercentFor: a small process keeps Go's 100, a large one has half as much garbage as it keeps.
+func TestPercentFor(t *testing.T) {
+	const mib = 1 << 20
+	for kept, want := range map[uint64]int{0: 100, 10 * mib: 100, 32 * mib: 100, 33 * mib: 90, 50 * mib: 60, 64 * mib: 50, 900 * mib: 50} {
+		if got := percentFor(kept); got != want {
+			t.Errorf("%d MiB: %d %%, want %d", kept/mib, got, want)
+		}
+	}
+}
