@@ -74,7 +74,7 @@ func kannelAt(t *testing.T, handler http.HandlerFunc) *Gateway {
 	t.Cleanup(srv.Close)
 	g, err := NewKannel(KannelConfig{
 		GatewayConfig: GatewayConfig{
-			Name: "k", URL: srv.URL + "/cgi-bin/sendsms", Timeout: 2 * time.Second,
+			Name: "k", URL: srv.URL + "/cgi-bin/sendsms", Timeout: 30 * time.Second,
 			CallbackURL: "http://127.0.0.1:1/sms/k", Secret: gatewaySecret,
 		},
 		Username: "tester", Password: "foobar",
@@ -102,7 +102,7 @@ func TestKannelRequest(t *testing.T) {
 		{"plain", CharsetUCS2, "2"}, {strings.Repeat("long ", 60), CharsetAuto, "0"},
 	} {
 		m := testMessage(t, tt.text)
-		m.Charset, m.ValidUntil = tt.charset, time.Now().Add(90*time.Minute+time.Second)
+		m.Charset, m.ValidUntil = tt.charset, time.Now().Add(90*time.Minute+30*time.Second) // whole minutes are said
 		r := g.Submit(t.Context(), m)
 		if r.Outcome != Answered || r.Class != Accepted || !r.Whole || len(r.IDs) != 1 || r.Err != nil {
 			t.Fatalf("%+v", r)
@@ -162,6 +162,22 @@ func TestGatewayAnswers(t *testing.T) {
 	}
 }
 
+// deafAddr is an address at which nobody listens, nor will while the test runs: a connection has the port.
+func deafAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c.LocalAddr().String()
+}
+
 // TestGatewayLink: nobody listens, the connection ends after the request, nothing is ever answered:
 // only the first is certainly not sent. [F-11]
 func TestGatewayLink(t *testing.T) {
@@ -189,12 +205,7 @@ func TestGatewayLink(t *testing.T) {
 		g.down.Store(false)
 	}
 
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = ln.Close()
-	gone, err := NewKannel(KannelConfig{GatewayConfig: GatewayConfig{Name: "k", URL: "http://" + ln.Addr().String()}, Username: "a", Password: "b"})
+	gone, err := NewKannel(KannelConfig{GatewayConfig: GatewayConfig{Name: "k", URL: "http://" + deafAddr(t)}, Username: "a", Password: "b"})
 	if err != nil {
 		t.Fatal(err)
 	}

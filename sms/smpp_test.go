@@ -257,6 +257,24 @@ func TestThrottledSMSC(t *testing.T) {
 	}
 }
 
+// watchedLog keeps a log and tells when a word is in it.
+type watchedLog struct {
+	word  string
+	found chan struct{} // closed then
+
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *watchedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !strings.Contains(l.b.String(), l.word) && bytes.Contains(p, []byte(l.word)) {
+		close(l.found)
+	}
+	return l.b.Write(p)
+}
+
 // TestWrongPassword: smpptest hangs up without an answer; nothing is sent and nothing is logged that
 // should not be.
 func TestWrongPassword(t *testing.T) {
@@ -265,22 +283,32 @@ func TestWrongPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	var log bytes.Buffer
+	log := &watchedLog{word: "no link", found: make(chan struct{})}
 	l, err := sms.NewSMPP(sms.SMPPConfig{
-		Addr: server.Addr(), SystemID: smsc.SystemID, Password: "hunter22", Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Addr: server.Addr(), SystemID: smsc.SystemID, Password: "hunter22", Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
+	run, end := context.WithCancel(t.Context())
+	defer end()
+	submit, giveUp := context.WithTimeout(t.Context(), 30*time.Second)
+	defer giveUp()
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = l.Run(ctx, sms.Handlers{Receipt: func(context.Context, sms.Receipt) error { return nil }}) })
-	if r := l.Submit(ctx, message(t, "secret text")); r.Outcome != sms.NotSent {
+	wg.Go(func() { _ = l.Run(run, sms.Handlers{Receipt: func(context.Context, sms.Receipt) error { return nil }}) })
+	wg.Go(func() {
+		select {
+		case <-log.found:
+			giveUp()
+		case <-submit.Done():
+		}
+	})
+	if r := l.Submit(submit, message(t, "secret text")); r.Outcome != sms.NotSent {
 		t.Errorf("with a wrong password: %v", r.Outcome)
 	}
+	end()
 	wg.Wait()
-	if s := log.String(); !strings.Contains(s, "no link") || strings.Contains(s, "hunter22") || strings.Contains(s, "secret") {
+	if s := log.b.String(); !strings.Contains(s, "no link") || strings.Contains(s, "hunter22") || strings.Contains(s, "secret") {
 		t.Errorf("log: %s", s)
 	}
 }

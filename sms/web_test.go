@@ -40,7 +40,7 @@ func TestWebRequest(t *testing.T) {
 		_, _ = io.WriteString(w, answer)
 	}
 	m := testMessage(t, "a \"quote\" & a\nline")
-	m.ValidUntil, m.Class = time.Now().Add(10*time.Minute+time.Second), wire.ClassUrgent
+	m.ValidUntil, m.Class = time.Now().Add(10*time.Minute+30*time.Second), wire.ClassUrgent // whole minutes are said
 
 	g := webAt(t, WebConfig{Headers: map[string]string{"Authorization": "Bearer token"}, IDField: "messages.0.id"}, keep)
 	r := g.Submit(t.Context(), m)

@@ -286,7 +286,7 @@ func TestPeersDoubt(t *testing.T) {
 	b := newBench(t, smppRoutes(t, s.port, ""))
 	b.work()
 	dropped := b.queue(number(1), "[drop] [mute] cut off", wire.ClassNormal)
-	until(t, "it is cut off, and there is a new link", func() bool { return s.accepted("cut off") == 1 && s.count("bind") == 2 })
+	until(t, "it is cut off, and there is a new link", func() bool { return s.accepted("cut off") == 1 && s.count("bind") >= 2 })
 	urgent := b.queue(number(2), "[drop] [once] a password", wire.ClassUrgent)
 	until(t, "and that", func() bool { return s.accepted("a password") == 1 })
 	b.becomes(b.queue(number(3), "on a new link", wire.ClassNormal), "delivered")
@@ -415,9 +415,10 @@ func TestPeersNATSKilled(t *testing.T) {
 			t.Errorf("text %d, which is %q, was taken %d times", i, b.last(ids[i]), n)
 		}
 	}
-	if kills < 2 || counts["unknown"] > texts/20 {
-		t.Errorf("%d kills, %d of %d texts in doubt", kills, counts["unknown"], texts)
+	if kills < 2 {
+		t.Errorf("%d kills", kills)
 	}
+	within(t, "in doubt", counts["unknown"], texts/20, kills*2*10) // two workers with a window each
 	b.becomes(b.queue(number(9000), "after all that", wire.ClassNormal), "delivered")
 	if code, body := get(t, b.status+"/readyz"); code != http.StatusOK {
 		t.Errorf("/readyz: %d %s", code, body)

@@ -89,7 +89,16 @@ func TestPeersNetSMPP(t *testing.T) {
 	for i, n := range to {
 		b.becomes(b.queue(n, fmt.Sprintf("text <%d>", i), wire.ClassNormal), "submitted")
 	}
-	log := p.log.String()
+	log := ""
+	until(t, "its log has them", func() bool { // what it wrote last may not have been read yet
+		log = p.log.String()
+		for i, n := range to {
+			if !strings.Contains(log, fmt.Sprintf("'short_message' => 'text <%d>'", i)) || !strings.Contains(log, fmt.Sprintf("'destination_addr' => '%s'", n[1:])) {
+				return false
+			}
+		}
+		return true
+	})
 	for i, n := range to {
 		if k := strings.Count(log, fmt.Sprintf("'short_message' => 'text <%d>'", i)); k != 1 {
 			t.Errorf("it got text %d %d times", i, k)

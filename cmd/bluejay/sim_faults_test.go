@@ -27,20 +27,24 @@ var simFaults = map[string]string{
 func faultOptions(t *testing.T) simOptions {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "churn.toml")
-	if err := os.WriteFile(file, []byte(strings.Replace(churnProfile, "300ms", "4s", 1)), 0o600); err != nil {
+	// Long enough away to be grey, and there long enough to miss an answer, by the bound below.
+	stays := strings.NewReplacer(`"300ms"`, `"6s"`, `"2s"`, `"8s"`)
+	if err := os.WriteFile(file, []byte(stays.Replace(churnProfile)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return simOptions{
-		lean: 24, duration: 6 * time.Second, profile: file, seed: 1, rate: 120,
+		lean: 24, duration: 8 * time.Second, profile: file, seed: 1, rate: 120,
 		deadline: time.Second, greyMin: 200 * time.Millisecond, greyMax: 400 * time.Millisecond,
-		bound: 2 * time.Second, // the machine may do other things, too
+		bound: 5 * time.Second, // the machine may do other things, too
 	}
 }
 
 // TestFaultsControl: the same run against the same build with no fault named breaks nothing, so that
 // what TestFaults finds is the fault.
 func TestFaultsControl(t *testing.T) {
-	if events, err := runFleet(t, faultOptions(t)); err != nil {
+	o := faultOptions(t)
+	o.deadline = 5 * time.Second // and with it the patience for what a worker that stood still owes
+	if events, err := runFleet(t, o); err != nil {
 		t.Fatalf("%v: %v", err, events)
 	}
 	self, err := os.Executable()
@@ -58,7 +62,9 @@ func TestFaults(t *testing.T) {
 	for fault, want := range simFaults {
 		t.Run(fault, func(t *testing.T) {
 			t.Setenv("BJ_FAULT", fault)
-			events, err := runFleet(t, faultOptions(t))
+			o := faultOptions(t)
+			o.duration = 30 * time.Second // it ends with the first violation
+			events, err := runFleet(t, o)
 			if !errors.Is(err, errViolations) {
 				t.Fatalf("the run ended with %v, want a violation", err)
 			}

@@ -30,7 +30,7 @@ func start(t *testing.T) *smsc.Server {
 // client binds with the library's own client, so that the server is tested by what nobody here wrote.
 func client(t *testing.T, s *smsc.Server, handler smpp.HandlerFunc) *smpp.Transceiver {
 	t.Helper()
-	c := &smpp.Transceiver{Addr: s.Addr(), User: smsc.SystemID, Passwd: smsc.Password, Handler: handler}
+	c := &smpp.Transceiver{Addr: s.Addr(), User: smsc.SystemID, Passwd: smsc.Password, Handler: handler, RespTimeout: 30 * time.Second}
 	status := <-c.Bind()
 	if status.Error() != nil {
 		t.Fatal(status.Error())
