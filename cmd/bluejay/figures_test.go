@@ -85,17 +85,6 @@ func (b *bench) ends(ids []wire.MessageID, within time.Duration, states ...strin
 	}
 }
 
-// missed tells of a figure that depends on what else the machine does, and how fast it is today: times here drift
-// by a factor of two. BLUEJAY_FIGURES=1, on a machine that does nothing else, makes it a failure.
-func missed(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("BLUEJAY_FIGURES") != "" {
-		t.Errorf("MISSED: %s", what)
-		return
-	}
-	t.Logf("MISSED in this run: %s", what)
-}
-
 // syncedWrites is the yardstick of the same run: how many entries of the journal a second this NATS puts on disk,
 // from as many callers as a worker has jobs at once.
 func (b *bench) syncedWrites(n int) float64 {

@@ -168,7 +168,7 @@ func TestWorkerGivesUp(t *testing.T) {
 // it, and it arrives once the broker is back. No child outlives its parent.
 func TestKilledMidText(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "--deadline", "30s").start()
+	w := newWorld(t).start()
 	alice, bob := w.pair()
 	alice.viaIP(bob, "a first one")
 
