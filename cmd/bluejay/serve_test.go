@@ -87,7 +87,7 @@ func TestServe(t *testing.T) {
 		t.Errorf("exit code %d after SIGTERM", code)
 	}
 	w.allGone()
-	if took := time.Since(start); took > stopTime {
+	if took := time.Since(start); took > 2*stopTime { // a process may be given a while before it hears of it
 		t.Errorf("stopping took %v", took)
 	}
 
@@ -152,7 +152,7 @@ func TestWorkerGivesUp(t *testing.T) {
 			if code := p.wait(t); code != 1 {
 				t.Errorf("exit code %d", code)
 			}
-			if took := time.Since(start); took > readyTime/2 {
+			if took := time.Since(start); took > readyTime { // else it waits for a worker that is not coming
 				t.Errorf("it took %v", took)
 			}
 			for _, want := range []string{"a day key does not parse", "worker has ended"} {
