@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
@@ -18,6 +19,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bluejay/bridge"
@@ -112,6 +114,29 @@ func TestCtrlC(t *testing.T) {
 		t.Errorf("exit code %d after Ctrl-C:\n%s", code, w.node.stderr)
 	}
 	w.allGone()
+}
+
+// TestLateSignal: a child that ended well was told to, by what this process hears of within seconds; one that failed
+// is missed soon, and never after a signal.
+func TestLateSignal(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		signal time.Duration
+		told   bool
+	}{
+		{nil, 0, true}, {nil, 4 * time.Second, true}, {nil, 6 * time.Second, false},
+		{io.EOF, 0, true}, {io.EOF, 4 * time.Second, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), tt.signal)
+			defer cancel()
+			began := time.Now()
+			err := (&child{role: bridge.RoleWorker, err: tt.err}).lost(ctx)
+			if took := time.Since(began); (err == nil) != tt.told || took > min(tt.signal, signalDelay) || tt.err != nil && took > time.Second {
+				t.Errorf("it ends with %v, the signal comes after %v: %v after %v", tt.err, tt.signal, err, took)
+			}
+		})
+	}
 }
 
 // TestChildDies: a node without one of its parts promises what it cannot keep, so it ends and says so.
