@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -223,12 +224,21 @@ func TestDemoBeforeConsentFails(t *testing.T) {
 	fails(t, d.beforeConsent, "a phone connected before its user agreed to anything") // she has agreed by now
 }
 
+// over reports whether the phone's newest connection has ended.
+func (r *relay) over() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.live != nil && errors.Is(r.live.phone.SetDeadline(time.Time{}), net.ErrClosed)
+}
+
 // TestDemoRefusedSMS: an SMSC that refuses everything stops the demo at the one-time password.
 func TestDemoRefusedSMS(t *testing.T) {
 	t.Parallel()
 	d, _ := stage(t)
 	d.smsc.Play(refuseAll)
-	waits(t, d.enrol, "something is submitted", func() bool { return d.smsc.Submits() > 0 }, "alice: no one-time password: ")
+	waits(t, d.enrol, "a password is submitted, and her phone has its answer and hangs up", func() bool {
+		return d.smsc.Submits() > 0 && d.people["alice"].relay.over()
+	}, "alice: no one-time password: ")
 	if got := d.smsc.Messages(); len(got) != 0 {
 		t.Errorf("%d SMS were accepted", len(got))
 	}
