@@ -172,8 +172,16 @@ func TestWorkerGivesUp(t *testing.T) {
 			if err := os.WriteFile(rolesDir(w.dir, bridge.RoleWorker).path("worker-001.key"), []byte("not a day key"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			start := time.Now()
 			p := bluejay(t, w.env, w.args...)
+			until(t, "the worker gives up", func() bool {
+				select {
+				case <-p.ended:
+					return true
+				default:
+					return strings.Contains(p.stderr.String(), "a day key does not parse")
+				}
+			})
+			start := time.Now()
 			if code := p.wait(t); code != 1 {
 				t.Errorf("exit code %d", code)
 			}
