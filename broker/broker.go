@@ -242,9 +242,10 @@ var onlyBroker = wire.Tag{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 // but a revocation, a takeover, presence and hellos would stop at the broker they reach.
 var ErrSecond = errors.New("broker: another broker runs on this NATS: stop it first; several on one NATS are not supported yet")
 
-// alone claims the NATS for this broker. Two that start in the same moment are not told apart.
+// alone claims the NATS for this broker. Where there is no other, the NATS says so at once; another may be slow to
+// answer, and is not to be overlooked. Two that start in the same moment are not told apart.
 func alone(ctx context.Context, r *bridge.Router) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if code, err := r.Forward(ctx, onlyBroker, []byte{0}); err == nil && code == wire.OK {
 		return ErrSecond

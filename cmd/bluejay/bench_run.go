@@ -305,6 +305,9 @@ func (b *benchRun) deliver(ctx context.Context, u *underTest, v map[string]float
 	if err != nil {
 		return err
 	}
+	if r.Deliver.Delivered == 0 {
+		return fmt.Errorf("nothing of %d arrived in %v", r.Deliver.Sent, b.plan.Saturate)
+	}
 	sent := float64(r.Deliver.Sent) // all of them had arrived when the order was done
 	v["texts_per_s"] = float64(r.Deliver.Delivered) / r.Deliver.Seconds
 	v["saturated_cpu_us_per_text"], v["load_saturated_cpu_us_per_text"] = cpu.broker*micro/sent, cpu.load*micro/sent

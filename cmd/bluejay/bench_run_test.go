@@ -18,7 +18,7 @@ import (
 func tinyPlan() benchPlan {
 	return benchPlan{
 		Repeats: 1, Settle: 200 * time.Millisecond, Warm: 50 * time.Millisecond, Deliver: 200 * time.Millisecond,
-		Saturate: 100 * time.Millisecond, Told: 24, Rate: 200, Window: 2, Keepalive: 60,
+		Saturate: time.Second, Told: 24, Rate: 200, Window: 2, Keepalive: 60,
 	}
 }
 

@@ -126,7 +126,7 @@ func storyVariant(m map[string]any) string {
 var stories = map[string]string{
 	"started": `A node has started on {addr}: broker, registrar and SMS worker, {processes} processes with
 separate keys; beside it an SMSC that nobody here wrote. (For the demo an icon turns grey after
-{grey_min} to {grey_max}, in service after 20 to 40 s, and the deadline is {deadline}, not 8 s.)
+{grey_min} to {grey_max}, in service after 20 to 40 s; the deadline is {deadline}, as in service.)
 `,
 	"before_consent": `[k✓] Alice has not agreed to anything yet. She adds Bob, she tries to connect:
   {dials} dials, {bytes} bytes left her phone.`,

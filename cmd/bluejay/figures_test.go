@@ -85,17 +85,6 @@ func (b *bench) ends(ids []wire.MessageID, within time.Duration, states ...strin
 	}
 }
 
-// missed tells of a figure that depends on what else the machine does, and how fast it is today: times here drift
-// by a factor of two. BLUEJAY_FIGURES=1, on a machine that does nothing else, makes it a failure.
-func missed(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("BLUEJAY_FIGURES") != "" {
-		t.Errorf("MISSED: %s", what)
-		return
-	}
-	t.Logf("MISSED in this run: %s", what)
-}
-
 // within holds a count against the share of all texts that is usual. A slow run has more cuts, with more texts under way
 // at each: it may have more, but never more than these cuts can have cost.
 func within(t *testing.T, what string, got int, usual float64, most int) {

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -54,15 +57,20 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// closedAddr is where nothing listens any more.
+// closedAddr is where nobody listens: its port is taken by a socket that does not, so that no other process gets it.
 func closedAddr(t *testing.T, scheme string) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = ln.Close() }()
-	return scheme + ln.Addr().String()
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	err1 := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	name, err2 := syscall.Getsockname(fd)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%s127.0.0.1:%d", scheme, name.(*syscall.SockaddrInet4).Port)
 }
 
 // TestHealthBounded: who accepts and never answers does not hold a check up.

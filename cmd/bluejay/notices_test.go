@@ -87,12 +87,14 @@ func TestNewNoticeSuspendsEverybody(t *testing.T) {
 	w.stop()
 }
 
-// update is the phone's app updated to a notice.
+// update is the phone's app updated to a notice. The new app does not know in which seconds the old one has connected,
+// and without TLS a second of those is refused as a replay. [P-16]
 func (p *phone) update(notice string) {
 	p.w.t.Helper()
 	if err := p.Close(); err != nil {
 		p.w.t.Fatal(err)
 	}
+	until(p.w.t, "a second without a CONNECT begins", p.gate.passed)
 	p.cfg.Notices = map[string]string{"en": notice}
 	h, err := handset.Open(p.cfg)
 	if err != nil {

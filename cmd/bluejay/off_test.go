@@ -175,7 +175,7 @@ func (w *world) onAgain(alice, bob *phone, how string, scopes wire.Scope, seq ui
 	if got := bob.Status().Seq; got != seq {
 		w.t.Errorf("%s: his record has seq %d, want %d", how, got, seq)
 	}
-	alice.becomes(alice.send("hello again after "+how), handset.Delivered)
+	alice.viaIP(bob, "hello again after "+how)
 }
 
 // refusedOffs: what the operator cannot mean is said, and a stranger's number is nobody's.

@@ -68,7 +68,7 @@ func realPhone(t *testing.T) (s *screen, h *handset.Handset, dials *atomic.Int32
 // await hands the handset's events to the screen until one of a kind has come.
 func (s *screen) await(h *handset.Handset, until func(handset.Event) bool) {
 	s.t.Helper()
-	late := time.After(5 * time.Second)
+	late := time.After(testTime)
 	for {
 		select {
 		case e := <-h.Events():

@@ -58,7 +58,7 @@ flags' names as keys), in that order.`,
 // serve runs the roles asked for until ctx ends or one of them cannot start.
 func serve(ctx context.Context, c *nodeConfig, out io.Writer) error {
 	log := c.logger()
-	n := &node{c: c, log: log, out: out, died: make(chan error, len(bridge.Roles()))}
+	n := &node{c: c, log: log, out: out, died: make(chan *child, len(bridge.Roles()))}
 	defer func() {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 		defer cancel()
@@ -77,8 +77,9 @@ func serve(ctx context.Context, c *nodeConfig, out io.Writer) error {
 	return n.wait(ctx)
 }
 
-// signalDelay is by how much the terminal's signal may reach a child before this process.
-const signalDelay = 500 * time.Millisecond
+// signalDelay is by how much the terminal's signal may reach a child before this process, which a busy machine may not
+// let run for seconds. Only a child that ended well gets so much: one that failed is in no doubt.
+const signalDelay = 5 * time.Second
 
 // wait returns when the node has to stop.
 func (n *node) wait(ctx context.Context) error {
@@ -96,17 +97,29 @@ func (n *node) wait(ctx context.Context) error {
 			return nil
 		case <-gone:
 			return nil
-		case err := <-n.died:
-			select {
-			case <-ctx.Done(): // Ctrl-C ends the children, too, and perhaps first
-				return nil
-			case <-time.After(signalDelay):
-				return err // a node without one of its parts promises what it cannot keep
-			}
+		case k := <-n.died:
+			return k.lost(ctx)
 		case <-n.ended:
 			return errEnded
 		}
 	}
+}
+
+// lost returns the error of a node without one of its parts, which promises what it cannot keep. Ctrl-C ends the
+// children, too, and perhaps first: that is none.
+func (k *child) lost(ctx context.Context) error {
+	delay := signalDelay
+	if k.err != nil {
+		delay /= 10
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(delay):
+	}
+	if ctx.Err() != nil { // both may have come while this process did not run
+		return nil
+	}
+	return k.died()
 }
 
 // errEnded reports a worker in this process that gave up; the shutdown that follows logs why.
@@ -119,7 +132,7 @@ type node struct {
 	out  io.Writer
 	here []*role
 	kids []*child
-	died chan error // a child that ended
+	died chan *child // that ended
 
 	password *os.File // the SMSC's, for the worker only; nil: in the environment or not needed
 
@@ -161,8 +174,8 @@ func (n *node) waitKeyed(ctx context.Context) error {
 	for _, keyed := range n.keyed {
 		select {
 		case <-keyed:
-		case err := <-n.died:
-			return err
+		case k := <-n.died:
+			return k.died()
 		case <-n.ended:
 			return errEnded
 		case <-t.C:
@@ -250,6 +263,7 @@ type child struct {
 	ready chan error
 	http  string // once ready: where it serves its status
 	keyed chan struct{}
+	err   error // once it has ended: how
 	wg    sync.WaitGroup
 }
 
@@ -291,7 +305,8 @@ func (n *node) spawn(r bridge.Role) (*child, error) {
 	}
 	k.wg.Go(func() {
 		k.watch(stdout, n.out)
-		n.died <- fmt.Errorf("the %s has ended; see its log above, then start the node again", r)
+		k.err = k.cmd.Wait()
+		n.died <- k
 	})
 	return k, nil
 }
@@ -352,10 +367,14 @@ func (k *child) close(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = k.cmd.Process.Kill() })
 	defer stop()
 	k.wg.Wait()
-	if err := k.cmd.Wait(); err != nil {
-		return fmt.Errorf("%s: %w", k.role, err)
+	if k.err != nil {
+		return fmt.Errorf("%s: %w", k.role, k.err)
 	}
 	return nil
+}
+
+func (k *child) died() error {
+	return fmt.Errorf("the %s has ended; see its log above, then start the node again", k.role)
 }
 
 // close stops the node, newest part first.

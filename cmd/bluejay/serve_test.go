@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
@@ -18,6 +19,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bluejay/bridge"
@@ -87,7 +89,7 @@ func TestServe(t *testing.T) {
 		t.Errorf("exit code %d after SIGTERM", code)
 	}
 	w.allGone()
-	if took := time.Since(start); took > stopTime {
+	if took := time.Since(start); took > 2*stopTime { // a process may be given a while before it hears of it
 		t.Errorf("stopping took %v", took)
 	}
 
@@ -112,6 +114,29 @@ func TestCtrlC(t *testing.T) {
 		t.Errorf("exit code %d after Ctrl-C:\n%s", code, w.node.stderr)
 	}
 	w.allGone()
+}
+
+// TestLateSignal: a child that ended well was told to, by what this process hears of within seconds; one that failed
+// is missed soon, and never after a signal.
+func TestLateSignal(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		signal time.Duration
+		told   bool
+	}{
+		{nil, 0, true}, {nil, 4 * time.Second, true}, {nil, 6 * time.Second, false},
+		{io.EOF, 0, true}, {io.EOF, 4 * time.Second, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), tt.signal)
+			defer cancel()
+			began := time.Now()
+			err := (&child{role: bridge.RoleWorker, err: tt.err}).lost(ctx)
+			if took := time.Since(began); (err == nil) != tt.told || took > min(tt.signal, signalDelay) || tt.err != nil && took > time.Second {
+				t.Errorf("it ends with %v, the signal comes after %v: %v after %v", tt.err, tt.signal, err, took)
+			}
+		})
+	}
 }
 
 // TestChildDies: a node without one of its parts promises what it cannot keep, so it ends and says so.
@@ -147,12 +172,20 @@ func TestWorkerGivesUp(t *testing.T) {
 			if err := os.WriteFile(rolesDir(w.dir, bridge.RoleWorker).path("worker-001.key"), []byte("not a day key"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			start := time.Now()
 			p := bluejay(t, w.env, w.args...)
+			until(t, "the worker gives up", func() bool {
+				select {
+				case <-p.ended:
+					return true
+				default:
+					return strings.Contains(p.stderr.String(), "a day key does not parse")
+				}
+			})
+			start := time.Now()
 			if code := p.wait(t); code != 1 {
 				t.Errorf("exit code %d", code)
 			}
-			if took := time.Since(start); took > readyTime/2 {
+			if took := time.Since(start); took > readyTime { // else it waits for a worker that is not coming
 				t.Errorf("it took %v", took)
 			}
 			for _, want := range []string{"a day key does not parse", "worker has ended"} {
@@ -168,7 +201,7 @@ func TestWorkerGivesUp(t *testing.T) {
 // it, and it arrives once the broker is back. No child outlives its parent.
 func TestKilledMidText(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "--deadline", "30s").start()
+	w := newWorld(t).start()
 	alice, bob := w.pair()
 	alice.viaIP(bob, "a first one")
 
