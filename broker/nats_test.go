@@ -532,7 +532,7 @@ func TestKill(t *testing.T) {
 	}
 	total, extra, seen := len(acked), 0, map[wire.MessageID]bool{}
 	for len(acked) > 0 {
-		ctx, cancel := context.WithTimeout(t.Context(), natsPatience)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*natsPatience) // what met the end of a request is back after AckWait, 30 s
 		d, err := q.Next(ctx)
 		cancel()
 		if err != nil {
