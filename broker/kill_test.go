@@ -143,7 +143,7 @@ func (k *killing) once(n int) {
 	}
 	ctx, cancel := context.WithCancel(k.Context())
 	defer cancel()
-	registrar, err := bridge.Connect(ctx, bridge.Config{URL: k.v.nats, Role: bridge.RoleRegistrar, Creds: k.registrar, Timeout: natsPatience})
+	registrar, err := dialBridge(ctx, bridge.Config{URL: k.v.nats, Role: bridge.RoleRegistrar, Creds: k.registrar})
 	if err != nil {
 		k.Fatal(err)
 	}

@@ -94,11 +94,8 @@ func startNATS(t *testing.T, c NATSConfig) *NATS {
 
 func connect(t *testing.T, c bridge.Config) *bridge.Bridge {
 	t.Helper()
-	c.Creds, c.Timeout = credsOf(t, c.Role), natsPatience
-	b, err := bridge.Connect(t.Context(), c)
-	for start := time.Now(); errors.Is(err, wire.Unavailable) && time.Since(start) < natsPatience; { // as dialNATS does
-		b, err = bridge.Connect(t.Context(), c)
-	}
+	c.Creds = credsOf(t, c.Role)
+	b, err := dialBridge(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +117,17 @@ func dialNATS(url string, opts ...nats.Option) (*nats.Conn, error) {
 		nc, err := nats.Connect(url, opts...)
 		if err == nil || errors.Is(err, nats.ErrAuthorization) || time.Since(start) > natsPatience {
 			return nc, err
+		}
+	}
+}
+
+// dialBridge is dialNATS for a bridge.
+func dialBridge(ctx context.Context, c bridge.Config) (*bridge.Bridge, error) {
+	c.Timeout = natsPatience
+	for start := time.Now(); ; {
+		b, err := bridge.Connect(ctx, c)
+		if !errors.Is(err, wire.Unavailable) || time.Since(start) > natsPatience {
+			return b, err
 		}
 	}
 }
