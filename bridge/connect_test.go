@@ -43,7 +43,7 @@ func TestConnectRefuses(t *testing.T) {
 // TestInProcess: without a socket, everything is the same.
 func TestInProcess(t *testing.T) {
 	w := newWorld(t, Limits{})
-	b, err := Connect(t.Context(), Config{Role: RoleBroker, InProcess: w.srv, Password: password})
+	b, err := Connect(t.Context(), Config{Role: RoleBroker, InProcess: w.srv, Password: password, Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func TestAuthorityStored(t *testing.T) {
 func client(t *testing.T, n *NATS, creds []byte) user {
 	t.Helper()
 	u := user{denied: make(chan struct{}, 100)}
-	nc, err := nats.Connect(n.URL(), nats.UserCredentials(written(t, creds)), nats.ErrorHandler(
+	nc, err := dialNATS(n.URL(), nats.UserCredentials(written(t, creds)), nats.ErrorHandler(
 		func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrPermissionViolation) {
 				u.denied <- struct{}{}
@@ -268,9 +268,11 @@ func TestIntegratorEnds(t *testing.T) {
 	}
 	n := startNATS(t, c)
 	for name, creds := range map[string][]byte{"removed": gone.User, "expired": old.User} {
-		if nc, err := nats.Connect(n.URL(), nats.UserCredentials(written(t, creds))); err == nil {
-			nc.Close()
-			t.Errorf("%s: it may connect", name)
+		if nc, err := dialNATS(n.URL(), nats.UserCredentials(written(t, creds))); !errors.Is(err, nats.ErrAuthorization) {
+			t.Errorf("%s: %v", name, err)
+			if nc != nil {
+				nc.Close()
+			}
 		}
 	}
 	for _, bad := range []string{"", "../operator", "AAAA", filepath.Base(os.Args[0])} {

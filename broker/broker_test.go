@@ -38,7 +38,7 @@ func start(t testing.TB, change func(*Config)) *Broker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), natsPatience)
 		defer cancel()
 		if err := b.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
@@ -51,8 +51,10 @@ func start(t testing.TB, change func(*Config)) *Broker {
 // one round trip answers for two seconds.
 func TestReadyIsARoundTrip(t *testing.T) {
 	b := start(t, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), natsPatience)
+	defer cancel()
 	for range 100 {
-		if err := b.Ready(t.Context()); err != nil {
+		if err := b.Ready(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -61,7 +63,7 @@ func TestReadyIsARoundTrip(t *testing.T) {
 	}
 	b.ready.last = time.Time{}
 	before := b.Counts().Custody.Delivered
-	if err := b.Ready(t.Context()); err != nil || b.Counts().Custody.Delivered != before+1 {
+	if err := b.Ready(ctx); err != nil || b.Counts().Custody.Delivered != before+1 {
 		t.Errorf("a check later on: %v, %+v", err, b.Counts().Custody)
 	}
 }
@@ -85,7 +87,9 @@ func TestOneBrokerForANATS(t *testing.T) {
 	if _, err := Start(t.Context(), cfg); !errors.Is(err, ErrSecond) {
 		t.Errorf("a second broker: %v, want ErrSecond", err)
 	}
-	if err := first.Ready(t.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), natsPatience)
+	defer cancel()
+	if err := first.Ready(ctx); err != nil {
 		t.Errorf("the first, after the second was refused: %v", err)
 	}
 	if err := first.Shutdown(t.Context()); err != nil {

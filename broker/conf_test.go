@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,7 +41,7 @@ func TestServerConf(t *testing.T) {
 	if !opts.SyncAlways || !opts.JetStream || opts.MaxControlLine != natsMaxLine {
 		t.Errorf("sync %v, JetStream %v, control line %d", opts.SyncAlways, opts.JetStream, opts.MaxControlLine)
 	}
-	opts.NoSigs, opts.NoLog, opts.JetStreamMaxStore = true, true, 2<<30
+	opts.NoSigs, opts.NoLog, opts.JetStreamMaxStore, opts.AuthTimeout = true, true, 2<<30, natsPatience.Seconds()
 	srv, err := server.NewServer(opts)
 	if err != nil {
 		t.Fatal(err)
@@ -60,16 +61,18 @@ func TestServerConf(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, creds := range map[string][]byte{"before": before.User, "after": after.User} {
-		nc, err := nats.Connect(srv.ClientURL(), nats.UserCredentials(written(t, creds)))
+		nc, err := dialNATS(srv.ClientURL(), nats.UserCredentials(written(t, creds)))
 		if err != nil {
 			t.Errorf("the integrator made %s: %v", name, err)
 			continue
 		}
 		nc.Close()
 	}
-	if nc, err := nats.Connect(srv.ClientURL()); err == nil {
-		nc.Close()
-		t.Error("anybody may connect")
+	if nc, err := dialNATS(srv.ClientURL()); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("anybody may connect, or %v", err)
+		if nc != nil {
+			nc.Close()
+		}
 	}
 }
 

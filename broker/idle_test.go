@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,10 +57,13 @@ func idleKey(name string, i int) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(h[:])
 }
 
+// idleSince is when the certificates of this process begin: the same for each, whatever the hour becomes.
+var idleSince = sync.OnceValue(func() time.Time { return time.Now().Truncate(time.Hour) })
+
 func idleCert(i int) wire.Certificate {
 	c := wire.Certificate{
 		Device:   wire.PublicKey(idleKey("device", i).Public().(ed25519.PublicKey)),
-		IssuedAt: wire.Unix32(time.Now().Truncate(time.Hour)), LifetimeHours: 48, KID: 1,
+		IssuedAt: wire.Unix32(idleSince()), LifetimeHours: 48, KID: 1,
 	}
 	binary.BigEndian.PutUint32(c.ID[:], uint32(i)+1)
 	c.Sign(idleKey("registrar", 0))

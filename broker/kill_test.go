@@ -121,7 +121,7 @@ func (k *killing) dial(i int, again bool) *raw {
 	if err != nil {
 		k.Fatal(err)
 	}
-	_ = h.conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = h.conn.SetDeadline(time.Now().Add(natsPatience))
 	return h
 }
 
@@ -143,7 +143,7 @@ func (k *killing) once(n int) {
 	}
 	ctx, cancel := context.WithCancel(k.Context())
 	defer cancel()
-	registrar, err := bridge.Connect(ctx, bridge.Config{URL: k.v.nats, Role: bridge.RoleRegistrar, Creds: k.registrar})
+	registrar, err := dialBridge(ctx, bridge.Config{URL: k.v.nats, Role: bridge.RoleRegistrar, Creds: k.registrar})
 	if err != nil {
 		k.Fatal(err)
 	}

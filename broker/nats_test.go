@@ -94,8 +94,8 @@ func startNATS(t *testing.T, c NATSConfig) *NATS {
 
 func connect(t *testing.T, c bridge.Config) *bridge.Bridge {
 	t.Helper()
-	c.Creds, c.Timeout = credsOf(t, c.Role), natsPatience
-	b, err := bridge.Connect(t.Context(), c)
+	c.Creds = credsOf(t, c.Role)
+	b, err := dialBridge(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +109,29 @@ func connect(t *testing.T, c bridge.Config) *bridge.Bridge {
 	return b
 }
 
+// dialNATS returns once the server has said yes or no. It gives a CONNECT 2 s, and pings after one: a machine that stood
+// still for so long got neither answer, and asks again.
+func dialNATS(url string, opts ...nats.Option) (*nats.Conn, error) {
+	opts = append(opts, nats.Timeout(natsPatience))
+	for start := time.Now(); ; {
+		nc, err := nats.Connect(url, opts...)
+		if err == nil || errors.Is(err, nats.ErrAuthorization) || time.Since(start) > natsPatience {
+			return nc, err
+		}
+	}
+}
+
+// dialBridge is dialNATS for a bridge.
+func dialBridge(ctx context.Context, c bridge.Config) (*bridge.Bridge, error) {
+	c.Timeout = natsPatience
+	for start := time.Now(); ; {
+		b, err := bridge.Connect(ctx, c)
+		if !errors.Is(err, wire.Unavailable) || time.Since(start) > natsPatience {
+			return b, err
+		}
+	}
+}
+
 // A user is a plain NATS client with a role's credentials, and nothing of the bridge's care.
 type user struct {
 	nc     *nats.Conn
@@ -118,7 +141,7 @@ type user struct {
 func newUser(t *testing.T, n *NATS, r bridge.Role) user {
 	t.Helper()
 	u := user{denied: make(chan struct{}, 1)}
-	nc, err := nats.Connect(n.URL(), nats.UserCredentials(credsOf(t, r)), nats.ErrorHandler(
+	nc, err := dialNATS(n.URL(), nats.UserCredentials(credsOf(t, r)), nats.ErrorHandler(
 		func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrPermissionViolation) {
 				u.denied <- struct{}{}
@@ -139,7 +162,7 @@ func (u user) refused(t *testing.T, do func() error) bool {
 	if err := do(); err != nil {
 		t.Fatal(err)
 	}
-	if err := u.nc.Flush(); err != nil {
+	if err := u.nc.FlushTimeout(natsPatience); err != nil {
 		t.Fatal(err)
 	}
 	if u.nc.LastError() == nil {
@@ -306,10 +329,10 @@ func TestPermissions(t *testing.T) {
 // nobody gets in. [F-5]
 func TestNobodyElse(t *testing.T) {
 	n := startNATS(t, natsConfig(t, t.TempDir()))
-	if _, err := nats.Connect(n.URL()); !errors.Is(err, nats.ErrAuthorization) {
+	if _, err := dialNATS(n.URL()); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("without credentials: %v", err)
 	}
-	if _, err := nats.Connect(n.URL(), nats.UserInfo("broker", "broker")); !errors.Is(err, nats.ErrAuthorization) {
+	if _, err := dialNATS(n.URL(), nats.UserInfo("broker", "broker")); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("with a password: %v", err)
 	}
 	other, err := NewAuthority()
@@ -320,7 +343,7 @@ func TestNobodyElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := nats.Connect(n.URL(), nats.UserCredentials(written(t, theirs))); !errors.Is(err, nats.ErrAuthorization) {
+	if _, err := dialNATS(n.URL(), nats.UserCredentials(written(t, theirs))); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("with another operator's: %v", err)
 	}
 	ours, err := os.ReadFile(credsOf(t, bridge.RoleBroker))
@@ -329,7 +352,7 @@ func TestNobodyElse(t *testing.T) {
 	}
 	token, _, _ := strings.Cut(string(ours), "------END NATS USER JWT")
 	_, key, _ := strings.Cut(string(theirs), "------END NATS USER JWT")
-	if _, err := nats.Connect(n.URL(), nats.UserCredentials(written(t, []byte(token+"------END NATS USER JWT"+key)))); !errors.Is(err, nats.ErrAuthorization) {
+	if _, err := dialNATS(n.URL(), nats.UserCredentials(written(t, []byte(token+"------END NATS USER JWT"+key)))); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("with our token and another key: %v", err)
 	}
 }
@@ -517,7 +540,7 @@ func TestKill(t *testing.T) {
 	}
 	total, extra, seen := len(acked), 0, map[wire.MessageID]bool{}
 	for len(acked) > 0 {
-		ctx, cancel := context.WithTimeout(t.Context(), natsPatience)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*natsPatience) // what met the end of a request is back after AckWait, 30 s
 		d, err := q.Next(ctx)
 		cancel()
 		if err != nil {

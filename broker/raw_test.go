@@ -157,7 +157,7 @@ func (h *raw) ask(body []byte) (wire.Code, []byte, error) {
 // must is ask, and a text to somebody, in a test.
 func (h *raw) must(tb testing.TB, what string, want wire.Code, ask func() (wire.Code, []byte, error)) {
 	tb.Helper()
-	_ = h.conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = h.conn.SetDeadline(time.Now().Add(natsPatience))
 	if code, _, err := ask(); err != nil || code != want {
 		tb.Errorf("%s: %v, %v; want %v", what, code, err, want)
 	}

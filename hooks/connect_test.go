@@ -111,8 +111,8 @@ var refusals = []refusal{
 	{"61 s behind [P-16]", wire.OutOfTime, func(st *stage) string {
 		return st.person(everything).proof(func(c *wire.Connect) { c.TS = wire.Unix32(time.Now()) - 62 })
 	}},
-	{"61 s ahead [P-16]", wire.OutOfTime, func(st *stage) string {
-		return st.person(everything).proof(func(c *wire.Connect) { c.TS = wire.Unix32(time.Now()) + 63 })
+	{"2 min ahead [P-16]", wire.OutOfTime, func(st *stage) string {
+		return st.person(everything).proof(func(c *wire.Connect) { c.TS = wire.Unix32(time.Now()) + 120 })
 	}},
 	{"a TLS proof on a plain connection [P-15]", wire.NotAllowed, func(st *stage) string {
 		p := st.person(everything)

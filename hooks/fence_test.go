@@ -251,7 +251,7 @@ func TestObserved(t *testing.T) {
 // TestRevocationOfWhoDoesNotRead: bytes that were queued for who is revoked, and bytes of theirs that were queued
 // for somebody, do not leave after the receipt; whoever does not read is cut off, and holds nobody up.
 func TestRevocationOfWhoDoesNotRead(t *testing.T) {
-	st := newStage(t, ListenConfig{MaxPending: 8 << 20})
+	st := newStage(t, ListenConfig{MaxPending: 8 << 20, WriteTimeout: time.Minute}) // which must not be what cuts it off
 	from, deaf := st.person(everything), st.person(everything)
 	sender := st.on(from, 5)
 	st.on(deaf, 5) // reads no more
@@ -269,7 +269,7 @@ func TestRevocationOfWhoDoesNotRead(t *testing.T) {
 	if code := st.node.Revoke(t.Context(), st.revocation(from)); code != wire.OK {
 		t.Fatal(code)
 	}
-	if took := time.Since(began); took > 5*time.Second || stuck() {
+	if took := time.Since(began); took > 30*time.Second || stuck() {
 		t.Errorf("after %v something is still queued", took)
 	}
 	if code := st.node.Revoke(t.Context(), st.revocation(deaf)); code != wire.OK {

@@ -532,37 +532,39 @@ func TestClaims(t *testing.T) {
 // more than 2 KiB is too large.
 func TestHello(t *testing.T) {
 	each(t, func(t *testing.T, level byte) {
-		st := newStage(t, ListenConfig{})
-		online, offline := st.person(everything), st.person(everything)
-		to := st.on(online, level)
-		from := st.on(st.person(everything), level)
-		answers := func(p *person, payload []byte) string {
-			from.publishAs(0x32, 9, p.topic(wire.TopicHello), payload)
-			return fmt.Sprintf("%+v", from.sync())
-		}
-		want := fmt.Sprintf("%+v", []event{{kind: 4, pid: 9, codes: []byte{}}})
-		for i := range consent.HellosPerPairHour {
-			if got := answers(online, fmt.Appendf(nil, "hello %d", i)); got != want {
-				t.Fatalf("hello %d: %s, want %s", i, got, want)
+		synctest.Test(t, func(t *testing.T) { // whose clock stands still: quotas are of an hour or a day
+			st := newStage(t, inMemory())
+			online, offline := st.person(everything), st.person(everything)
+			to := st.on(online, level)
+			from := st.on(st.person(everything), level)
+			answers := func(p *person, payload []byte) string {
+				from.publishAs(0x32, 9, p.topic(wire.TopicHello), payload)
+				return fmt.Sprintf("%+v", from.sync())
 			}
-			to.ack(to.receive(online.topic(wire.TopicHello)))
-		}
-		nobody := &person{device: &device{id: wire.ID{1, 2, 3}}}
-		for name, p := range map[string]*person{"over the pair's quota": online, "offline": offline, "nobody": nobody} {
-			if got := answers(p, []byte("hello")); got != want {
-				t.Errorf("%s: %s, want %s", name, got, want)
+			want := fmt.Sprintf("%+v", []event{{kind: 4, pid: 9, codes: []byte{}}})
+			for i := range consent.HellosPerPairHour {
+				if got := answers(online, fmt.Appendf(nil, "hello %d", i)); got != want {
+					t.Fatalf("hello %d: %s, want %s", i, got, want)
+				}
+				to.ack(to.receive(online.topic(wire.TopicHello)))
 			}
-		}
-		to.quiet("the recipient of too many hellos")
-		from.told(from.publish(offline.topic('h'), make([]byte, maxHello)), wire.OK, "2 KiB")
-		from.told(from.publish(offline.topic('h'), make([]byte, maxHello+1)), wire.TooLarge, "more than 2 KiB")
-		for i := range consent.NewRecipientsPerDay - 3 {
-			answers(&person{device: &device{id: wire.ID{4, byte(i)}}}, nil)
-		}
-		from.told(from.publish((&person{device: &device{id: wire.ID{5}}}).topic('h'), nil), wire.OverQuota, "the 21st new recipient")
-		if got := answers(online, []byte("again")); got != want {
-			t.Errorf("a repeat is not new: %s", got)
-		}
+			nobody := &person{device: &device{id: wire.ID{1, 2, 3}}}
+			for name, p := range map[string]*person{"over the pair's quota": online, "offline": offline, "nobody": nobody} {
+				if got := answers(p, []byte("hello")); got != want {
+					t.Errorf("%s: %s, want %s", name, got, want)
+				}
+			}
+			to.quiet("the recipient of too many hellos")
+			from.told(from.publish(offline.topic('h'), make([]byte, maxHello)), wire.OK, "2 KiB")
+			from.told(from.publish(offline.topic('h'), make([]byte, maxHello+1)), wire.TooLarge, "more than 2 KiB")
+			for i := range consent.NewRecipientsPerDay - 3 {
+				answers(&person{device: &device{id: wire.ID{4, byte(i)}}}, nil)
+			}
+			from.told(from.publish((&person{device: &device{id: wire.ID{5}}}).topic('h'), nil), wire.OverQuota, "the 21st new recipient")
+			if got := answers(online, []byte("again")); got != want {
+				t.Errorf("a repeat is not new: %s", got)
+			}
+		})
 	})
 }
 
@@ -570,47 +572,49 @@ func TestHello(t *testing.T) {
 // the SUBACK, also when the owner has left; an empty payload is none.
 func TestBundles(t *testing.T) {
 	each(t, func(t *testing.T, level byte) {
-		st := newStage(t, ListenConfig{})
-		p, other := st.person(everything), st.person(everything)
-		owner, reader, topic := st.on(p, level), st.on(other, level), p.topic(wire.TopicBundle)
-		fetch := func() []byte {
-			reader.subscribe(topic)
-			e := reader.next() // nothing between
-			if e.topic != topic || !e.retain || e.qos != 0 {
-				t.Fatalf("after the SUBACK: %+v", e)
+		synctest.Test(t, func(t *testing.T) { // whose clock stands still: quotas are of an hour or a day
+			st := newStage(t, inMemory())
+			p, other := st.person(everything), st.person(everything)
+			owner, reader, topic := st.on(p, level), st.on(other, level), p.topic(wire.TopicBundle)
+			fetch := func() []byte {
+				reader.subscribe(topic)
+				e := reader.next() // nothing between
+				if e.topic != topic || !e.retain || e.qos != 0 {
+					t.Fatalf("after the SUBACK: %+v", e)
+				}
+				return e.payload
 			}
-			return e.payload
-		}
-		good, forged := st.bundle(p, time.Hour), st.bundle(p, time.Hour)
-		forged[300]++
-		for what, b := range map[string][]byte{"forged": forged, "another's": st.bundle(other, time.Hour), "empty": nil, "expired": st.bundle(p, -time.Hour)} {
-			owner.told(owner.publish(topic, b), wire.BadRecord, what)
-		}
-		owner.told(owner.publish(topic, st.bundle(p, 9*24*time.Hour)), wire.OutOfTime, "9 days")
-		reader.told(reader.publish(topic, good), wire.NotAllowed, "by another")
-		if b := fetch(); len(b) != 0 {
-			t.Errorf("none yet: %d bytes", len(b))
-		}
-		owner.publishAs(0x33, 50, topic, good) // RETAIN may be set here [M-6]
-		owner.told(50, wire.OK, "the owner's")
-		_ = owner.Close()
-		st.eventually("the owner leaves", func() bool { return st.node.Counts().Sessions == 1 })
-		if b := fetch(); !bytes.Equal(b, good) {
-			t.Errorf("fetched %d bytes", len(b))
-		}
-		st.on(p, level).ask("c", p.record(0))
-		if b := fetch(); len(b) != 0 || st.node.Counts().Bundles != 0 {
-			t.Error("a bundle after the withdrawal")
-		}
-		for range consent.BundlesPerDay - 3 {
-			fetch()
-		}
-		if codes := reader.subscribe(topic); codes[0] < 0x80 || level == 5 && codes[0] != wire.OverQuota.Puback() {
-			t.Errorf("the 61st of a day: %#x", codes)
-		}
-		if codes := reader.subscribe(other.topic('b')); codes[0] != 1 {
-			t.Errorf("one's own: %#x", codes)
-		}
+			good, forged := st.bundle(p, time.Hour), st.bundle(p, time.Hour)
+			forged[300]++
+			for what, b := range map[string][]byte{"forged": forged, "another's": st.bundle(other, time.Hour), "empty": nil, "expired": st.bundle(p, -time.Hour)} {
+				owner.told(owner.publish(topic, b), wire.BadRecord, what)
+			}
+			owner.told(owner.publish(topic, st.bundle(p, 9*24*time.Hour)), wire.OutOfTime, "9 days")
+			reader.told(reader.publish(topic, good), wire.NotAllowed, "by another")
+			if b := fetch(); len(b) != 0 {
+				t.Errorf("none yet: %d bytes", len(b))
+			}
+			owner.publishAs(0x33, 50, topic, good) // RETAIN may be set here [M-6]
+			owner.told(50, wire.OK, "the owner's")
+			_ = owner.Close()
+			st.eventually("the owner leaves", func() bool { return st.node.Counts().Sessions == 1 })
+			if b := fetch(); !bytes.Equal(b, good) {
+				t.Errorf("fetched %d bytes", len(b))
+			}
+			st.on(p, level).ask("c", p.record(0))
+			if b := fetch(); len(b) != 0 || st.node.Counts().Bundles != 0 {
+				t.Error("a bundle after the withdrawal")
+			}
+			for range consent.BundlesPerDay - 3 {
+				fetch()
+			}
+			if codes := reader.subscribe(topic); codes[0] < 0x80 || level == 5 && codes[0] != wire.OverQuota.Puback() {
+				t.Errorf("the 61st of a day: %#x", codes)
+			}
+			if codes := reader.subscribe(other.topic('b')); codes[0] != 1 {
+				t.Errorf("one's own: %#x", codes)
+			}
+		})
 	})
 }
 

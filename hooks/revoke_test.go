@@ -47,7 +47,7 @@ func TestConsentRecord(t *testing.T) {
 			want wire.Code
 		}{
 			"another's":    {other.record(everything), wire.BadRecord},
-			"future":       {p.record(everything, func(c *wire.Consent) { c.IssuedAt += 70 }), wire.OutOfTime},
+			"future":       {p.record(everything, func(c *wire.Consent) { c.IssuedAt += 120 }), wire.OutOfTime},
 			"too long":     {p.record(everything, func(c *wire.Consent) { c.ExpiresAt += 401 * 86400 }), wire.OutOfTime},
 			"the last seq": {p.record(everything, func(c *wire.Consent) { c.Seq = 1<<32 - 1 }), wire.BadRecord},
 			"malformed":    {record[:len(record)-1], wire.BadRecord},

@@ -147,8 +147,9 @@ func TestChaos(t *testing.T) {
 	}
 	w.until(func() bool { return len(w.acked) > n/2 })
 	p.stop()
-	w.start(overTCP, config)
+	p = w.start(overTCP, config)
 	w.until(w.allFinal(slices.Concat(ids, stopped)))
+	p.stop() // from here on nobody changes the journal
 	for _, id := range stopped {
 		if w.told(id) != "suppressed" {
 			t.Errorf("after a STOP: told %q", w.told(id))

@@ -155,6 +155,7 @@ func TestVisibility(t *testing.T) {
 						}
 					}
 				}
+				settled() // Bob has published all that a stranger needs
 				sent := b.count(wire.TopicInbox)
 				alice.send(alice.contact("Bob", bobNumber), "knock knock")
 				settle(time.Second)

@@ -19,10 +19,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// leaked returns the stacks of goroutines that are still there after a second.
+// leaked returns the stacks of goroutines that are still there after ten seconds.
 func leaked() string {
 	var left string
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); runtime.Gosched() {
+	for start := time.Now(); time.Since(start) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
 		buf := make([]byte, 1<<20)
 		left = ""
 		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
