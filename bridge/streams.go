@@ -60,10 +60,14 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// ensureTime is how long a server may take to make a dozen streams, each with its files: a busy disk takes seconds for
+// all of them, and a start that failed for that would be tried again at once. A part has 30 s to become ready.
+const ensureTime = 25 * time.Second
+
 // EnsureStreams makes the streams, buckets and consumers, or brings existing ones to these limits.
 // Only a broker may; every broker does, at start, with the same limits.
 func (b *Bridge) EnsureStreams(ctx context.Context, l Limits) error {
-	ctx, cancel := b.bound(ctx)
+	ctx, cancel := context.WithTimeout(ctx, ensureTime)
 	defer cancel()
 	l = l.withDefaults()
 	for _, cfg := range l.streams() {
