@@ -174,7 +174,7 @@ func (k *bucket) subject(key string) string { return kvKeys + k.name + "." + key
 // already. What nobody needs any more is removed instead.
 func (k *bucket) saveAgain(ctx context.Context) error {
 	b := batch{js: k.b.js}
-	err := k.b.scan(ctx, kvStream+k.name, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+	err := k.b.scan(ctx, kvStream+k.name, asItBegan, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		key := strings.TrimPrefix(m.Subject(), k.subject(""))
 		switch {
 		case m.Headers().Get(kvOperation) != "", key == keyMark, strings.HasPrefix(key, keyMark+"."):

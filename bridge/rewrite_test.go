@@ -262,7 +262,9 @@ func TestHeldAsStored(t *testing.T) {
 	}
 	rows := 0
 	err = k.Journal().EachHeld(t.Context(), func(h wire.Held, got fallback.Entry) error {
-		rows++
+		if rows++; rows == 2 && got.NumberHash == [16]byte{} {
+			return nil // at its new place
+		}
 		if got.NumberHash != e.NumberHash {
 			t.Errorf("%+v", got)
 		}
@@ -275,7 +277,7 @@ func TestHeldAsStored(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil || rows != 1 {
+	if err != nil || rows < 1 || rows > 2 {
 		t.Errorf("%d rows, %v", rows, err)
 	}
 	if got, ok, err := k.Journal().Get(t.Context(), row); !ok || err != nil || got.NumberHash != [16]byte{} {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bluejay/fallback"
@@ -94,9 +95,10 @@ func (b *Bridge) handle(ctx context.Context, name string) (jetstream.Stream, err
 	return s, err
 }
 
-// EachHeld calls f for everything that a stream held when it began, oldest first. [H-1]
+// EachHeld calls f for everything that a stream holds, oldest first. What is moved meanwhile, as when a
+// bucket's files are rewritten, comes at least once: perhaps at its old place and at its new one. [H-1]
 func (b *Bridge) EachHeld(ctx context.Context, stream string, f func(wire.Held) error) error {
-	return failure("read what is held", b.scan(ctx, stream, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+	return failure("read what is held", b.scan(ctx, stream, toTheEnd, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		return f(heldOf(stream, m.Subject(), meta.Sequence.Stream, meta.Timestamp, m.Headers(), m.Data()))
 	}))
 }
@@ -117,9 +119,20 @@ func (b *Bridge) EraseHeld(ctx context.Context, held []wire.Held) error {
 	return nil
 }
 
-// scan calls f for every message that a stream had when it began, oldest first. It reads ahead a bounded
-// number of them, whatever the stream holds.
-func (b *Bridge) scan(ctx context.Context, stream string, f func(jetstream.Msg, *jetstream.MsgMetadata) error) error {
+// extent is how far a scan goes.
+type extent bool
+
+const (
+	asItBegan extent = false // what the stream had at the beginning and has still: for who writes to it while he reads
+	toTheEnd  extent = true  // until nothing is left to read, so that nothing is missed that moved to the end
+)
+
+// scanQuiet is how long a scan waits for a message that should come before it asks whether it still does.
+const scanQuiet = time.Second
+
+// scan calls f for every message of a stream, oldest first. It reads ahead a bounded number of them,
+// whatever the stream holds.
+func (b *Bridge) scan(ctx context.Context, stream string, how extent, f func(jetstream.Msg, *jetstream.MsgMetadata) error) error {
 	s, err := b.js.Stream(ctx, stream)
 	if err != nil {
 		return err
@@ -140,7 +153,14 @@ func (b *Bridge) scan(ctx context.Context, stream string, f func(jetstream.Msg, 
 	stop := context.AfterFunc(ctx, it.Stop)
 	defer stop()
 	for {
-		m, err := it.Next()
+		m, err := it.Next(jetstream.NextMaxWait(scanQuiet))
+		if errors.Is(err, nats.ErrTimeout) && ctx.Err() == nil {
+			info, err := c.Info(ctx)
+			if err != nil || info.NumPending == 0 { // the rest was removed
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return errorsFirst(ctx.Err(), err)
 		}
@@ -148,12 +168,12 @@ func (b *Bridge) scan(ctx context.Context, stream string, f func(jetstream.Msg, 
 		if err != nil {
 			return err
 		}
-		if meta.Sequence.Stream <= last {
+		if how == toTheEnd || meta.Sequence.Stream <= last {
 			if err := f(m, meta); err != nil {
 				return err
 			}
 		}
-		if meta.NumPending == 0 || meta.Sequence.Stream >= last {
+		if meta.NumPending == 0 || how == asItBegan && meta.Sequence.Stream >= last {
 			return nil
 		}
 	}
@@ -199,7 +219,8 @@ func (k *bucket) held(ctx context.Context, key string) ([]wire.Held, error) {
 	return held, err
 }
 
-// EachHeld calls f for every row there was when it began, as it is stored and as it reads. [H-1]
+// EachHeld calls f for every row, as it is stored and as it reads; for one that moves meanwhile at least
+// once. [H-1]
 func (j Journal) EachHeld(ctx context.Context, f func(h wire.Held, e fallback.Entry) error) error {
 	return j.b.EachHeld(ctx, kvStream+wire.BucketJournal, func(h wire.Held) error {
 		if h.Header[kvOperation] != "" {

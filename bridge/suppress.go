@@ -111,7 +111,7 @@ func (c Caps) Add(ctx context.Context, key string, n int64) (total int64, err er
 
 // each calls f for the value of every key, in the order of writing. f may use the bucket.
 func (k *bucket) each(ctx context.Context, f func(key string, value []byte) error) error {
-	return k.b.scan(ctx, kvStream+k.name, func(m jetstream.Msg, _ *jetstream.MsgMetadata) error {
+	return k.b.scan(ctx, kvStream+k.name, asItBegan, func(m jetstream.Msg, _ *jetstream.MsgMetadata) error {
 		if m.Headers().Get(kvOperation) != "" {
 			return nil
 		}

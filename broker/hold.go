@@ -192,7 +192,7 @@ func (k keeper) sent(ctx context.Context, id wire.ID) (all []wire.Held, err erro
 		all = append(all, h)
 		return nil
 	})
-	return all, err
+	return wire.Newest(all), err
 }
 
 func (k keeper) rows(ctx context.Context, id wire.ID, f func(wire.Held, fallback.Entry) error) error {

@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -50,6 +52,18 @@ type Held struct {
 	Header map[string]string `json:"header,omitempty"`
 	Value  json.RawMessage   `json:"value"` // Raw as its owner reads it; null: it is sealed to somebody else
 	Raw    []byte            `json:"raw"`   // byte for byte
+}
+
+// Newest leaves of each row of a bucket the newest revision, and orders what is left by place. A row that
+// moved while it was read is there twice otherwise.
+func Newest(rows []Held) []Held {
+	at := map[[2]string]uint64{}
+	for _, h := range rows {
+		at[[2]string{h.Store, h.Key}] = max(at[[2]string{h.Store, h.Key}], h.Seq)
+	}
+	rows = slices.DeleteFunc(rows, func(h Held) bool { return h.Seq < at[[2]string{h.Store, h.Key}] })
+	slices.SortStableFunc(rows, func(a, b Held) int { return cmp.Compare(a.Seq, b.Seq) })
+	return slices.CompactFunc(rows, func(a, b Held) bool { return a.Seq == b.Seq && a.Store == b.Store })
 }
 
 // HeldPage is one answer: some items, and whether there are more.

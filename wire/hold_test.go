@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -83,4 +84,17 @@ func FuzzParsePage(f *testing.F) {
 			t.Error("more, and nothing to go on from")
 		}
 	})
+}
+func TestNewest(t *testing.T) {
+	rows := []Held{{Store: "a", Key: "1", Seq: 3}, {Store: "a", Key: "2", Seq: 4}, {Store: "b", Key: "1", Seq: 5}, {Store: "a", Key: "1", Seq: 9}, {Store: "a", Key: "2", Seq: 4}}
+	var got []string
+	for _, h := range Newest(rows) {
+		got = append(got, h.Store+h.Key)
+	}
+	if want := []string{"a2", "b1", "a1"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if left := Newest(nil); len(left) != 0 {
+		t.Errorf("of nothing: %v", left)
+	}
 }

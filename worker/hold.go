@@ -75,6 +75,7 @@ func (w *Worker) holds(ctx context.Context, n numberHash) (held []wire.Held, err
 	if err != nil {
 		return nil, err
 	}
+	held = wire.Newest(held)
 	listed, err := w.cfg.Records.OnList(ctx, n)
 	if err != nil {
 		return nil, err
