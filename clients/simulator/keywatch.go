@@ -54,9 +54,10 @@ func (k *keyWatch) reused(to wire.Tag, msg []byte, id wire.MessageID) bool {
 // maxNumber is above every number that a session seals. [S-6]
 const maxNumber = 128
 
-// placeStep is by how many places a list grows. Doubling would leave a third of it empty, and there
-// are two lists for each pair of people and direction.
-const placeStep = 8
+// placeStep is by how many places a list grows: most sessions never seal more. There is a list for
+// each pair of people and direction, so that a run whose lists doubled as they filled would grow for
+// as long as it lasts.
+const placeStep = 64
 
 // taken notes what was sealed at a number, and reports whether something else was there.
 func taken(place *[]mark, n uint16, id wire.MessageID) bool {

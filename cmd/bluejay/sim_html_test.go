@@ -90,7 +90,7 @@ func TestSimStory(t *testing.T) {
 	if err := teller.finished(&simulator.Config{}, r, 1); err != errViolations {
 		t.Errorf("finished: %v", err)
 	}
-	for _, want := range []string{"running …", "3 texts", "✗ wrong tag", "0 unaccounted for", "late itself", "stopped at the first", "1 × wrong tag", "memory of the broker, 8s to 37s: 100 → 100 MiB"} {
+	for _, want := range []string{"running …", "3 texts", "✗ wrong tag", "0 unaccounted for", "late itself", "stopped at the first", "1 × wrong tag", "memory of the broker, 8s to 38s: 100 → 100 MiB"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not said:\n%s", want, out.String())
 		}

@@ -158,10 +158,7 @@ func (w *simWorld) feed(f *simulator.Fleet) {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel = cancel
 	w.wg.Go(func() {
-		_, _ = w.smsc.Wait(ctx, func(m smsc.Message) bool {
-			w.took(f, m)
-			return false // the next one, too
-		})
+		w.smsc.Follow(ctx, func(m smsc.Message) { w.took(f, m) })
 	})
 }
 

@@ -215,7 +215,7 @@ func driftFields(d simulator.Drift) map[string]any {
 	}
 	return map[string]any{
 		"from_s": round(d.From.Seconds()), "to_s": round(d.To.Seconds()), "first_bytes": d.First, "last_bytes": d.Last,
-		"least_percent": round(100 * d.Least), "most_percent": round(100 * d.Most),
+		"least_percent": round(100 * d.Least), "most_percent": round(100 * d.Most), "peak_bytes": d.Peak,
 	}
 }
 
@@ -254,8 +254,8 @@ func (t *simTeller) story(r simulator.Report, cpu float64) {
 		simulator.Drift
 	}{{"the broker", broker}, {"this process", own}} {
 		if d.First > 0 {
-			t.line("  memory of %s, %s to %s: %.0f → %.0f MiB, between %+.1f and %+.1f %% of the first.", d.whose, d.From.Round(time.Second),
-				d.To.Round(time.Second), float64(d.First)/(1<<20), float64(d.Last)/(1<<20), 100*d.Least, 100*d.Most)
+			t.line("  memory of %s, %s to %s: %.0f → %.0f MiB, %+.1f to %+.1f %% of the first, peak %.0f MiB.", d.whose, d.From.Round(time.Second),
+				d.To.Round(time.Second), float64(d.First)/(1<<20), float64(d.Last)/(1<<20), 100*d.Least, 100*d.Most, float64(d.Peak)/(1<<20))
 		}
 	}
 	if r.Late > 100*time.Millisecond {

@@ -147,6 +147,7 @@ func (s *Server) Wait(ctx context.Context, match func(Message) bool) (Message, e
 		s.mu.Lock()
 		seen, changed := s.messages, s.changed
 		s.mu.Unlock()
+		from = min(from, len(seen))
 		if i := slices.IndexFunc(seen[from:], match); i >= 0 {
 			return seen[from+i], nil
 		}
@@ -155,6 +156,25 @@ func (s *Server) Wait(ctx context.Context, match func(Message) bool) (Message, e
 		case <-changed:
 		case <-ctx.Done():
 			return Message{}, ctx.Err()
+		}
+	}
+}
+
+// Follow calls f for each message, in order, until ctx ends, and forgets it: neither Messages nor Wait
+// sees it any more. It is for long runs.
+func (s *Server) Follow(ctx context.Context, f func(Message)) {
+	for {
+		s.mu.Lock()
+		came, changed := s.messages, s.changed
+		s.messages = nil
+		s.mu.Unlock()
+		for _, m := range came {
+			f(m)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
 		}
 	}
 }

@@ -65,6 +65,39 @@ func TestServerRecords(t *testing.T) {
 	}
 }
 
+// TestFollow: whoever follows gets each message once, those that were there before, too, and they are
+// forgotten; who waits beside it does not stumble.
+func TestFollow(t *testing.T) {
+	s := start(t)
+	c := client(t, s, nil)
+	submit := func() {
+		t.Helper()
+		if _, err := c.Submit(&smpp.ShortMessage{Src: "shop", Dst: "447700900123", Text: pdutext.GSM7("x")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	submit()
+	ctx, cancel := context.WithCancel(t.Context())
+	got, waited, ended := make(chan smsc.Message, 9), make(chan error, 1), make(chan bool)
+	go func() {
+		_, err := s.Wait(ctx, func(smsc.Message) bool { return false })
+		waited <- err
+	}()
+	go func() { s.Follow(ctx, func(m smsc.Message) { got <- m }); close(ended) }()
+	for range 3 {
+		if m := <-got; m.Text != "x" {
+			t.Errorf("%+v", m)
+		}
+		submit()
+	}
+	<-got
+	cancel()
+	<-ended
+	if err := <-waited; !errors.Is(err, context.Canceled) || len(got) != 0 || len(s.Messages()) != 0 {
+		t.Errorf("%v; %d too many, %d kept", err, len(got), len(s.Messages()))
+	}
+}
+
 func TestServerScript(t *testing.T) {
 	s := start(t)
 	s.Play(func(p smsc.Part) smsc.Reply { return smsc.Reply{Status: 0x0b} })
