@@ -199,6 +199,26 @@ func (o *openJobs) unsettled(n numberHash, id wire.MessageID) <-chan struct{} {
 	return nil
 }
 
+// accepted marks that the SMSC took all of t, and that the journal is about to say so.
+func (o *openJobs) accepted(t *task) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t.named = slices.Clone(t.entry.SMSCIDs)
+}
+
+// entering returns what is closed once the journal has a text to the number that was accepted under the
+// id; nil if none waits for that right now.
+func (o *openJobs) entering(n numberHash, smscID string) <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for t := range o.byNumber[n] {
+		if slices.Contains(t.named, smscID) {
+			return t.settled
+		}
+	}
+	return nil
+}
+
 // doubts marks that nobody should wait for t any more.
 func (o *openJobs) doubts(t *task) {
 	o.mu.Lock()

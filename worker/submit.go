@@ -60,6 +60,9 @@ func (w *Worker) submit(ctx, submits context.Context, t *task) {
 	t.entry.Whole = t.entry.Whole || r.Whole
 	t.late = r.Late
 	t.happens(eventOf(r))
+	if t.state.Wire() == wire.JobSubmitted {
+		w.open.accepted(t)
+	}
 	if t.state == fallback.Doubtful {
 		w.cfg.Observe(Observation{Kind: ObservedDoubt, Route: t.entry.Route, Class: classOf(t.entry)})
 	}

@@ -42,6 +42,7 @@ type task struct {
 	number  numberHash  // under which openJobs has it
 	crowded bool        // another task for the same number was open beside it; guarded by openJobs
 	written bool        // something may have been written for it; guarded by openJobs
+	named   []string    // SMSC ids of a text that was accepted and is not in the journal as such; guarded by openJobs
 	strays  chan string // SMSC ids of receipts that nobody else expects
 
 	settled  chan struct{} // closed when it leaves openJobs
