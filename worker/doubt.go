@@ -21,8 +21,8 @@ func (w *Worker) waitInDoubt(ctx, stop context.Context, t *task) (done bool, err
 	t.tried = true
 	w.open.doubts(t)
 	if len(t.entry.SMSCIDs) > 0 { // so that nobody repeats the parts that were accepted
-		if err := w.put(ctx, t.id, t.entry); err != nil {
-			return true, err
+		if over, err := w.record(ctx, t); over || err != nil {
+			return t.elsewhere(), err
 		}
 	}
 	if !w.stepAside(stop, t) {
@@ -42,7 +42,7 @@ func (w *Worker) waitInDoubt(ctx, stop context.Context, t *task) (done bool, err
 	t.happens(ev)
 	if done { // shutting down: the parts so far are known, the rest is for the next worker
 		t.entry.Owner = ""
-		err = w.put(ctx, t.id, t.entry)
+		_, err = w.record(ctx, t)
 		w.back(ctx, t, 0)
 	}
 	return done, err

@@ -205,9 +205,12 @@ func (w *Worker) end(ctx context.Context, id wire.MessageID, job Entry, ev fallb
 		final = stored.Stage()
 	}
 	job.State, job.At = final.Wire(), now
-	if err := w.put(ctx, id, job); err != nil {
+	stored, over, err := w.replace(ctx, id, wire.JobSubmitted, job)
+	if err != nil {
 		return err
 	}
-	w.observeState(job, final)
-	return w.tell(ctx, id, job)
+	if !over {
+		w.observeState(stored, final)
+	}
+	return w.tell(ctx, id, stored)
 }

@@ -86,12 +86,12 @@ type slowJournal struct {
 	gate chan struct{}
 }
 
-func (j *slowJournal) Put(ctx context.Context, id wire.MessageID, e Entry) error {
+func (j *slowJournal) Replace(ctx context.Context, id wire.MessageID, e Entry) (Entry, error) {
 	select {
 	case <-j.gate:
-		return j.ports.Put(ctx, id, e)
+		return j.ports.Replace(ctx, id, e)
 	case <-ctx.Done():
-		return ctx.Err()
+		return Entry{}, ctx.Err()
 	}
 }
 

@@ -49,6 +49,9 @@ type task struct {
 	doubtful bool          // it has been in doubt; guarded by openJobs
 }
 
+// elsewhere reports that another worker has the job, if the journal's entry is not this task's.
+func (t *task) elsewhere() bool { return t.state.Wire() == wire.JobQueued }
+
 // work takes one job as far as it gets. stop ends the waiting of jobs in doubt, submits everything.
 // It owns a place in the window when called, and returns that or the place in doubt it took instead.
 func (w *Worker) work(stop, submits context.Context, d Delivery) {
