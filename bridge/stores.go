@@ -76,17 +76,29 @@ func (b *Bridge) Journal() Journal { return Journal{b} }
 // [fallback.ErrExists]: whoever begins first wins, be it a worker or a cancellation. An error of
 // another kind leaves open whether the entry was stored; begin again to find out.
 func (j Journal) Begin(ctx context.Context, id wire.MessageID, e fallback.Entry) (fallback.Entry, error) {
+	e.Revision = 0
+	return j.save(ctx, "begin a job", id, e)
+}
+
+// Replace stores an entry over the one of e's revision. When there is another by now it returns that and
+// [fallback.ErrExists]. An error of another kind leaves open whether the entry was stored.
+func (j Journal) Replace(ctx context.Context, id wire.MessageID, e fallback.Entry) (fallback.Entry, error) {
+	return j.save(ctx, "replace a job", id, e)
+}
+
+func (j Journal) save(ctx context.Context, op string, id wire.MessageID, e fallback.Entry) (fallback.Entry, error) {
 	v, err := encodeEntry(e)
 	if err != nil {
-		return fallback.Entry{}, failure("begin a job", err)
+		return fallback.Entry{}, failure(op, err)
 	}
-	_, err = j.b.journal.save(ctx, id.String(), v, 0)
+	rev, err := j.b.journal.save(ctx, id.String(), v, e.Revision)
 	if !errors.Is(err, ErrConflict) {
-		return e, failure("begin a job", err)
+		e.Revision = rev
+		return e, failure(op, err)
 	}
 	stored, ok, err := j.Get(ctx, id)
 	if err == nil && !ok {
-		err = refuse("begin a job", wire.Unavailable) // it aged out in between
+		err = refuse(op, wire.Unavailable) // it aged out in between
 	}
 	if err != nil {
 		return fallback.Entry{}, err
@@ -94,7 +106,7 @@ func (j Journal) Begin(ctx context.Context, id wire.MessageID, e fallback.Entry)
 	return stored, fallback.ErrExists
 }
 
-// Put replaces an entry that the caller began.
+// Put stores an entry over whatever is there.
 func (j Journal) Put(ctx context.Context, id wire.MessageID, e fallback.Entry) error {
 	v, err := encodeEntry(e)
 	if err == nil {
@@ -110,6 +122,7 @@ func (j Journal) Get(ctx context.Context, id wire.MessageID) (e fallback.Entry, 
 		return fallback.Entry{}, false, failure("get a job", err)
 	}
 	e, err = decodeEntry(v)
+	e.Revision = rev
 	return e, err == nil, failure("get a job", err)
 }
 

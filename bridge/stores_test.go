@@ -99,7 +99,8 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// TestJournal: [F-11] begin once, put at will, all of it survives a restart.
+// TestJournal: [F-11] begin once, replace what was read and nothing newer, put at will; all of it survives a
+// restart.
 func TestJournal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, Limits{})
@@ -111,17 +112,26 @@ func TestJournal(t *testing.T) {
 		Owner: "w1", Attempt: 1, At: time.Unix(1795241969, 0).UTC(), ExpiresAt: time.Unix(1795251969, 0).UTC(),
 		NumberHash: [16]byte{1, 2}, Sender: alice, Parts: 2, SMSCIDs: []string{"a", ""}, Urgent: true,
 	}
-	if _, err := j.Begin(t.Context(), id, want); err != nil {
-		t.Fatal(err)
-	}
+	want = must(j.Begin(t.Context(), id, want))(t)
 	got, err := j.Begin(t.Context(), id, fallback.Entry{Owner: "w2"})
 	if diff := cmp.Diff(want, got); diff != "" || !errors.Is(err, fallback.ErrExists) {
 		t.Errorf("begin again: %v (-want +got):\n%s", err, diff)
 	}
+	late := want
 	want.State = wire.JobSubmitted
-	if err := j.Put(t.Context(), id, want); err != nil {
+	want = must(j.Replace(t.Context(), id, want))(t)
+	got, err = j.Replace(t.Context(), id, late)
+	if diff := cmp.Diff(want, got); diff != "" || !errors.Is(err, fallback.ErrExists) {
+		t.Errorf("replace what is not there any more: %v (-want +got):\n%s", err, diff)
+	}
+	if err := j.Put(t.Context(), id, late); err != nil {
 		t.Fatal(err)
 	}
+	if got, err = j.Replace(t.Context(), id, want); !errors.Is(err, fallback.ErrExists) || got.Revision <= want.Revision {
+		t.Errorf("replace what was put over: %+v, %v", got, err)
+	}
+	want.Revision = got.Revision
+	want = must(j.Replace(t.Context(), id, want))(t)
 	w.restart(t, j.b)
 	got, ok, err := j.Get(t.Context(), id)
 	if diff := cmp.Diff(want, got); diff != "" || !ok || err != nil {

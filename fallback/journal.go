@@ -8,7 +8,7 @@ import (
 	"bluejay/wire"
 )
 
-// ErrExists says that the journal already has an entry under that id.
+// ErrExists says that the journal already has an entry under that id, or another than it had.
 var ErrExists = errors.New("fallback: the journal has an entry for this id")
 
 // Entry is what the worker's journal keeps of one job, and all it keeps: no number, no text, no ID.
@@ -40,6 +40,8 @@ type Entry struct {
 
 	Job       wire.MessageID `json:"job,omitzero"` // in a part's entry: whose part it is
 	Ambiguous bool           `json:"ambiguous,omitempty"`
+
+	Revision uint64 `json:"-"` // of the journal, at which it was read or stored; 0: neither
 }
 
 // Stage is where the entry's job is in the worker's terms. A queued job that has an owner may have

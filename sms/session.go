@@ -22,7 +22,7 @@ const (
 )
 
 const (
-	storers       = 16
+	storers       = 64              // most of them wait, for the journal or for an answer on its way there
 	storeBacklog  = 4096            // receipts and texts read and not yet stored; above, "try again"
 	lateFor       = 2 * time.Minute // how long an unanswered part is remembered
 	unbindTimeout = time.Second

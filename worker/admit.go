@@ -74,6 +74,10 @@ func (w *Worker) turn(stop context.Context, t *task) fallback.Event {
 	return fallback.Begin
 }
 
+// stood is how long a process may have stood still until another may have the job: less than the queue
+// waits for a sign of life.
+const stood = 20 * time.Second
+
 // enter makes the job's entry in the journal, unless a cancellation or another worker was first.
 func (w *Worker) enter(ctx context.Context, t *task) error {
 	t.entry.State, t.entry.Attempt, t.entry.Owner, t.entry.At = t.state.Wire(), 1, w.owner(), time.Now()
@@ -81,10 +85,12 @@ func (w *Worker) enter(ctx context.Context, t *task) error {
 	if err != nil {
 		return err
 	}
-	t.begun, t.began = ours, t.entry.At
+	t.begun, t.began, t.entry.Revision = ours, t.entry.At, stored.Revision
 	switch {
 	case !ours:
-		w.refundJob(ctx, t)
+		if time.Since(t.entry.At) < stood { // else it may be ours, of which the answer was lost, and have gone out
+			w.refundJob(ctx, t)
+		}
 		t.adopt(stored)
 	case t.state.Final():
 		w.observeState(t.entry, t.state)

@@ -14,8 +14,9 @@
 //     suppression list is asked last, and at once the parts are submitted. [F-10] [F-11] [F-17]
 //  5. Every outcome is an event of fallback.Next, which decides. A job in doubt leaves its place in
 //     the window to another and waits for a late answer or a receipt. [F-5] [F-7]
-//  6. A new state goes to the journal, then to the sender and to whoever follows transitions, and only
-//     then is the job acknowledged: a crash in between repeats the report, never the SMS. [F-11] [F-20]
+//  6. A new state goes to the journal, over the entry it was made from and no other, then to the sender and
+//     to whoever follows transitions, and only then is the job acknowledged: a crash in between repeats the
+//     report, never the SMS, and a worker that stood still finds that another moved the job on. [F-7] [F-11] [F-20]
 //  7. Receipts find their job through the journal, whichever came first, the receipt or the SMSC's
 //     answer, and whichever worker they reach. Where none comes, a sweep ends the job. [F-14] [F-24]
 //  8. What people send back is read for STOP, START and HELP and dropped. A STOP is on the list before

@@ -21,8 +21,8 @@ func (w *Worker) waitInDoubt(ctx, stop context.Context, t *task) (done bool, err
 	t.tried = true
 	w.open.doubts(t)
 	if len(t.entry.SMSCIDs) > 0 { // so that nobody repeats the parts that were accepted
-		if err := w.put(ctx, t.id, t.entry); err != nil {
-			return true, err
+		if over, err := w.record(ctx, t); over || err != nil {
+			return t.elsewhere(), err
 		}
 	}
 	if !w.stepAside(stop, t) {
@@ -42,7 +42,7 @@ func (w *Worker) waitInDoubt(ctx, stop context.Context, t *task) (done bool, err
 	t.happens(ev)
 	if done { // shutting down: the parts so far are known, the rest is for the next worker
 		t.entry.Owner = ""
-		err = w.put(ctx, t.id, t.entry)
+		_, err = w.record(ctx, t)
 		w.back(ctx, t, 0)
 	}
 	return done, err
@@ -193,6 +193,26 @@ func (o *openJobs) unsettled(n numberHash, id wire.MessageID) <-chan struct{} {
 	defer o.mu.Unlock()
 	for t := range o.byNumber[n] {
 		if t.written && !t.doubtful && t.id != id {
+			return t.settled
+		}
+	}
+	return nil
+}
+
+// accepted marks that the SMSC took all of t, and that the journal is about to say so.
+func (o *openJobs) accepted(t *task) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t.named = slices.Clone(t.entry.SMSCIDs)
+}
+
+// entering returns what is closed once the journal has a text to the number that was accepted under the
+// id; nil if none waits for that right now.
+func (o *openJobs) entering(n numberHash, smscID string) <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for t := range o.byNumber[n] {
+		if slices.Contains(t.named, smscID) {
 			return t.settled
 		}
 	}

@@ -37,8 +37,10 @@ type world struct {
 
 	mu        sync.Mutex
 	queue     []*delivery // ready to be handed out
+	kept      int         // jobs that were given back and are not due yet
 	arrived   chan struct{}
 	journal   map[wire.MessageID]Entry
+	revision  uint64 // of the journal
 	list      map[numberHash]fallback.Suppression
 	stopped   map[string]int // what the registrar was told to stop, and how often
 	counts    map[string]int64
@@ -121,7 +123,11 @@ func (d *delivery) Retry(ctx context.Context, after time.Duration) error {
 		w.retries[d.id] = append(w.retries[d.id], after)
 		again := *d
 		again.times++
-		time.AfterFunc(after, func() { w.push(&again) })
+		w.kept++
+		time.AfterFunc(after, func() {
+			w.look(func() { w.kept-- })
+			w.push(&again)
+		})
 	})
 }
 
@@ -144,6 +150,7 @@ func (w *world) push(d *delivery) {
 type ports struct {
 	*world
 	calls   int
+	stall   *stall         // nil: it never stands still
 	crashAt int            // before the call of this number; 0: never
 	fails   map[string]int // how often each port fails from now on
 	crashed bool
@@ -153,8 +160,12 @@ type ports struct {
 // silent are the ports that are left out of the trace: they change nothing that lasts.
 var silent = []string{"beat", "get", "each", "list", "suppressed", "count"}
 
-// call lets one effect through, or not.
+// call lets one effect through, or not. After an error it may yet take effect: what it writes to is not read then.
 func (p *ports) call(ctx context.Context, port string, effect func(*world)) error {
+	return p.stall.around(ctx, port, func(ctx context.Context) error { return p.pass(ctx, port, effect) })
+}
+
+func (p *ports) pass(ctx context.Context, port string, effect func(*world)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if port != "beat" && port != "each" && port != "list" {
@@ -188,6 +199,11 @@ func (p *ports) Next(ctx context.Context) (Delivery, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+		if p.stall.standing() {
+			p.arrived <- struct{}{} // for another worker
+			p.stall.wait()
+			continue
+		}
 		p.mu.Lock()
 		if len(p.queue) == 0 {
 			p.mu.Unlock()
@@ -201,11 +217,11 @@ func (p *ports) Next(ctx context.Context) (Delivery, error) {
 	}
 }
 
-func (p *ports) Begin(ctx context.Context, id wire.MessageID, e Entry) (stored Entry, err error) {
-	exists := false
+func (p *ports) Begin(ctx context.Context, id wire.MessageID, e Entry) (Entry, error) {
+	exists, stored := false, Entry{}
 	if err := p.call(ctx, "begin", func(w *world) {
 		if stored, exists = w.journal[id]; !exists {
-			w.journal[id], stored = e, e
+			stored = w.enter(id, e)
 		}
 	}); err != nil {
 		return Entry{}, err
@@ -217,12 +233,47 @@ func (p *ports) Begin(ctx context.Context, id wire.MessageID, e Entry) (stored E
 }
 
 func (p *ports) Put(ctx context.Context, id wire.MessageID, e Entry) error {
-	return p.call(ctx, "put", func(w *world) { w.journal[id] = e })
+	return p.call(ctx, "put", func(w *world) { w.enter(id, e) })
 }
 
-func (p *ports) Get(ctx context.Context, id wire.MessageID) (e Entry, ok bool, err error) {
-	err = p.call(ctx, "get", func(w *world) { e, ok = w.journal[id] })
-	return e, ok, err
+func (p *ports) Replace(ctx context.Context, id wire.MessageID, e Entry) (Entry, error) {
+	other, stored := false, Entry{}
+	if err := p.call(ctx, "put", func(w *world) {
+		if stored = w.journal[id]; stored.Revision != e.Revision {
+			other = true
+			return
+		}
+		stored = w.enter(id, e)
+	}); err != nil {
+		return Entry{}, err
+	}
+	if other {
+		return stored, ErrExists
+	}
+	return stored, nil
+}
+
+// enter makes an entry. A job's final state is never left, and submitted only for what a receipt says. [F-7]
+func (w *world) enter(id wire.MessageID, e Entry) Entry {
+	had := w.journal[id]
+	if isJob := had.Attempt > 0 && had.Job == (wire.MessageID{}); isJob && had.State != e.State {
+		byReceipt := e.State == wire.JobNoReceipt || fallback.OfReceipt(e.State) != fallback.None
+		if had.State.Final() || had.State == wire.JobSubmitted && !byReceipt {
+			w.t.Errorf("the journal had %v, and then %v", had.State, e.State)
+		}
+	}
+	w.revision++
+	e.Revision = w.revision
+	w.journal[id] = e
+	return e
+}
+
+func (p *ports) Get(ctx context.Context, id wire.MessageID) (Entry, bool, error) {
+	e, ok := Entry{}, false
+	if err := p.call(ctx, "get", func(w *world) { e, ok = w.journal[id] }); err != nil {
+		return Entry{}, false, err
+	}
+	return e, ok, nil
 }
 
 func (p *ports) Outcome(ctx context.Context, to wire.Pseudonym, o wire.Outcome) error {
@@ -288,17 +339,23 @@ func (p *ports) Stop(ctx context.Context, sealed []byte) error {
 }
 
 // Add is a counter that all workers share.
-func (p *ports) Add(ctx context.Context, key string, n int64) (total int64, err error) {
-	err = p.call(ctx, "count", func(w *world) { w.counts[key] += n; total = w.counts[key] })
-	return total, err
+func (p *ports) Add(ctx context.Context, key string, n int64) (int64, error) {
+	total := int64(0)
+	if err := p.call(ctx, "count", func(w *world) { w.counts[key] += n; total = w.counts[key] }); err != nil {
+		return 0, err
+	}
+	return total, nil
 }
 
 // list is the suppression list as one worker process sees it.
 type list struct{ p *ports }
 
-func (l list) Suppressed(ctx context.Context, n [16]byte) (s fallback.Suppression, on bool, err error) {
-	err = l.p.call(ctx, "suppressed", func(w *world) { s, on = w.list[n] })
-	return s, on, err
+func (l list) Suppressed(ctx context.Context, n [16]byte) (fallback.Suppression, bool, error) {
+	s, on := fallback.Suppression{}, false
+	if err := l.p.call(ctx, "suppressed", func(w *world) { s, on = w.list[n] }); err != nil {
+		return fallback.Suppression{}, false, err
+	}
+	return s, on, nil
 }
 
 func (l list) Suppress(ctx context.Context, n [16]byte, s fallback.Suppression) error {
@@ -367,7 +424,9 @@ func (p *ports) Submit(ctx context.Context, m sms.Message) sms.Result {
 	if err := p.call(ctx, "submit", func(w *world) {
 		w.submits = append(w.submits, m)
 		r = w.script(len(w.submits), m)
-	}); err != nil {
+	}); errors.Is(err, errLost) {
+		return sms.Result{Outcome: sms.Unknown, Err: sms.ErrNoAnswer}
+	} else if err != nil {
 		return sms.Result{Outcome: sms.NotSent, Err: sms.ErrNoLink}
 	}
 	p.mu.Lock()

@@ -64,9 +64,48 @@ func (w *Worker) begin(ctx context.Context, id wire.MessageID, e Entry) (stored 
 		return err
 	})
 	if ours {
+		e.Revision = stored.Revision
 		stored = e
 	}
 	return stored, ours, err
+}
+
+// replace stores e over the entry it was made from, which was in state was. over: another worker has moved the
+// job on meanwhile, for this one stood still; then nothing is stored, and that is what the journal has. A row
+// that was only saved anew, or had its number erased, is written over. [F-7] [F-11]
+func (w *Worker) replace(ctx context.Context, id wire.MessageID, was wire.JobState, e Entry) (stored Entry, over bool, err error) {
+	err = persist(ctx, func(ctx context.Context) (err error) {
+		stored, err = w.cfg.Journal.Replace(ctx, id, e)
+		switch {
+		case !errors.Is(err, ErrExists):
+			return err
+		case stored.State == e.State && stored.Owner == e.Owner && stored.At.Equal(e.At): // a first try, whose answer was lost
+			return nil
+		case stored.State != was || stored.Attempt > e.Attempt:
+			over = true
+			return nil
+		}
+		e.Revision = stored.Revision
+		return err
+	})
+	if over {
+		w.cfg.Log.Warn("this worker stood still, and another took its job over", "job", id)
+	}
+	return stored, over, err
+}
+
+// record stores the task's entry. over: the task is as another worker has left it in the journal.
+func (w *Worker) record(ctx context.Context, t *task) (over bool, err error) {
+	stored, over, err := w.replace(ctx, t.id, wire.JobQueued, t.entry)
+	switch {
+	case err != nil:
+		return false, err
+	case over:
+		t.adopt(stored)
+	default:
+		t.entry.Revision = stored.Revision
+	}
+	return over, nil
 }
 
 func (w *Worker) put(ctx context.Context, id wire.MessageID, e Entry) error {

@@ -25,8 +25,11 @@ type Queue interface {
 // Journal is durable when it returns: what it has said survives a crash of the machine. [F-11]
 type Journal interface {
 	// Begin stores the entry if there is none under the id (compare and set). If there is one, it
-	// returns that one and [ErrExists].
+	// returns that one and [ErrExists]. What is returned here and by Get has its Revision.
 	Begin(ctx context.Context, id wire.MessageID, e Entry) (Entry, error)
+	// Replace stores the entry over the one of its Revision (compare and set). If there is another by
+	// now, it returns that one and [ErrExists].
+	Replace(ctx context.Context, id wire.MessageID, e Entry) (Entry, error)
 	// Put stores the entry whatever was there.
 	Put(ctx context.Context, id wire.MessageID, e Entry) error
 	// Get returns the entry; false if there is none.

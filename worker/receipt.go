@@ -18,6 +18,7 @@ func (w *Worker) receipt(ctx context.Context, r sms.Receipt) error {
 	}
 	number := w.hash(r.To)
 	key := partKey(r.Route, r.ID, number)
+	w.answerEnters(ctx, number, r.ID)
 	part, known, err := w.get(ctx, key)
 	if err == nil && !known {
 		word := Entry{State: r.State, Owner: w.owner(), At: time.Now(), NumberHash: number}
@@ -37,8 +38,24 @@ func (w *Worker) receipt(ctx context.Context, r sms.Receipt) error {
 	return w.attribute(ctx, key, part, r.State)
 }
 
-// answerWait bounds how long a receipt waits for the answers to other texts to its number.
+// answerWait bounds how long a receipt waits for answers, to its own text and to others to its number.
 const answerWait = time.Second
+
+// answerEnters waits while the answer that gave this id is on its way into the journal. A receipt that
+// overtook it there would be a stray: it would find its text all the same, but take the journal five
+// synced writes for a text instead of four. An answer that has not come is not waited for.
+func (w *Worker) answerEnters(ctx context.Context, n numberHash, smscID string) {
+	entered := w.open.entering(n, smscID)
+	if entered == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWait)
+	defer cancel()
+	select {
+	case <-entered:
+	case <-ctx.Done():
+	}
+}
 
 // answersSettle waits until no other text to the number is between its writing and the journal's entry of
 // its answer. If the SMSC repeats ids, a receipt that overtook an answer would be taken for that of an
@@ -188,9 +205,12 @@ func (w *Worker) end(ctx context.Context, id wire.MessageID, job Entry, ev fallb
 		final = stored.Stage()
 	}
 	job.State, job.At = final.Wire(), now
-	if err := w.put(ctx, id, job); err != nil {
+	stored, over, err := w.replace(ctx, id, wire.JobSubmitted, job)
+	if err != nil {
 		return err
 	}
-	w.observeState(job, final)
-	return w.tell(ctx, id, job)
+	if !over {
+		w.observeState(stored, final)
+	}
+	return w.tell(ctx, id, stored)
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -77,6 +78,61 @@ func TestReceiptFirst(t *testing.T) {
 		}
 		p.stop()
 	})
+}
+
+// slowJournal replaces an entry only when the gate lets it.
+type slowJournal struct {
+	*ports
+	gate chan struct{}
+}
+
+func (j *slowJournal) Replace(ctx context.Context, id wire.MessageID, e Entry) (Entry, error) {
+	select {
+	case <-j.gate:
+		return j.ports.Replace(ctx, id, e)
+	case <-ctx.Done():
+		return Entry{}, ctx.Err()
+	}
+}
+
+// TestReceiptOvertakesEntry: a receipt that comes while its answer is on its way into the journal waits for
+// that, and makes no entry of its own as a stray would; but it does not wait for ever. [F-14]
+func TestReceiptOvertakesEntry(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		stuck time.Duration // for how long the journal takes nothing
+		rows  int           // in the journal then
+		trace string
+	}{
+		{"soon", answerWait / 2, 1, "begin submit put begin tell submitted ack put tell delivered"},
+		{"late", 2 * answerWait, 2, "begin submit begin put begin put tell submitted put tell delivered ack"},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			gate := make(chan struct{})
+			p := w.start(func(c *Config, p *ports) { c.Journal = &slowJournal{ports: p, gate: gate} })
+			id := w.send(w.job(secret))
+			w.wait(time.Millisecond) // it is answered
+			said := make(chan error, 1)
+			go func() { said <- w.say("id1.0", recipient, wire.JobDelivered) }()
+			w.wait(tt.stuck)
+			if w.look(func() {}); len(w.journal) != tt.rows {
+				t.Errorf("%d rows, want %d", len(w.journal), tt.rows)
+			}
+			close(gate)
+			if err := <-said; err != nil {
+				t.Error(err)
+			}
+			w.wait(time.Second)
+			if got := w.told(id); got != "submitted delivered" {
+				t.Errorf("told %q", got)
+			}
+			if got := strings.Join(w.trace, " "); got != tt.trace {
+				t.Errorf("the ports were called as %q, want %q", got, tt.trace)
+			}
+			p.stop()
+		})
+	}
 }
 
 // TestReceiptAtAnotherWorker: receipts come on any bind of the route. [F-14]

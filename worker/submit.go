@@ -60,6 +60,9 @@ func (w *Worker) submit(ctx, submits context.Context, t *task) {
 	t.entry.Whole = t.entry.Whole || r.Whole
 	t.late = r.Late
 	t.happens(eventOf(r))
+	if t.state.Wire() == wire.JobSubmitted {
+		w.open.accepted(t)
+	}
 	if t.state == fallback.Doubtful {
 		w.cfg.Observe(Observation{Kind: ObservedDoubt, Route: t.entry.Route, Class: classOf(t.entry)})
 	}
@@ -169,12 +172,9 @@ func eventOfClass(c sms.Class) fallback.Event {
 // ours it goes back to the queue; from the queue, it gets a new attempt or an end.
 func (w *Worker) again(ctx, stop context.Context, t *task) (done bool, err error) {
 	if t.tried {
-		if over, err := w.overtaken(ctx, t); over || err != nil {
-			return !t.state.Final(), err
-		}
 		t.entry.Owner, t.entry.At = "", time.Now()
-		if err := w.put(ctx, t.id, t.entry); err != nil {
-			return true, err
+		if over, err := w.record(ctx, t); over || err != nil {
+			return t.elsewhere(), err
 		}
 		if err := w.emit(ctx, t.id, t.entry, fallback.Queued); err != nil {
 			return true, err
@@ -195,30 +195,31 @@ func (w *Worker) again(ctx, stop context.Context, t *task) (done bool, err error
 		w.back(ctx, t, max(w.quietFor(t), noTurnPause))
 		return true, nil
 	case fallback.Begin:
-		return false, w.claim(ctx, t)
+		return w.claim(ctx, t)
 	default:
 		t.happens(ev)
 		return false, nil
 	}
 }
 
-// claim begins the next attempt, unless another worker has begun it. [F-11]
-func (w *Worker) claim(ctx context.Context, t *task) error {
+// claim begins the next attempt, unless another worker has begun it. done: it has gone on from there. [F-11]
+func (w *Worker) claim(ctx context.Context, t *task) (done bool, err error) {
 	mine := Entry{Owner: w.owner(), Attempt: t.entry.Attempt + 1, At: time.Now(), ExpiresAt: t.entry.ExpiresAt}
 	stored, ours, err := w.begin(ctx, attemptKey(t.id, mine.Attempt), mine)
 	if err != nil {
-		return err
+		return true, err
 	}
 	t.entry.Owner, t.entry.Attempt, t.entry.At = stored.Owner, mine.Attempt, stored.At
 	t.happens(fallback.Begin)
 	if !ours {
 		t.state = next(t.state, fallback.NoAnswer, t.entry)
 		w.open.writes(t)
-		return nil
+		return false, nil
 	}
 	t.begun, t.began = true, t.entry.At
 	t.entry.Parts = sms.Parts(w.compose(t), t.route.Charset)
-	return w.put(ctx, t.id, t.entry)
+	over, err := w.record(ctx, t)
+	return over && t.elsewhere(), err
 }
 
 // finish records a state that ends this worker's part, and acknowledges the job. What came from the
@@ -230,41 +231,20 @@ func (w *Worker) finish(ctx context.Context, t *task) error {
 	return persist(ctx, t.d.Ack)
 }
 
-// stood is how long a process may have stood still until another may have the job: less than the queue
-// waits for a sign of life.
-const stood = 20 * time.Second
-
-// overtaken reports whether another worker has ended the job, or begun its next attempt, while this one
-// stood still; then the task is as the journal has it. [F-7] [F-11]
-func (w *Worker) overtaken(ctx context.Context, t *task) (bool, error) {
-	if time.Since(t.entry.At) < stood {
-		return false, nil
-	}
-	stored, ok, err := w.get(ctx, t.id)
-	if err != nil || !ok || !stored.State.Final() && stored.Attempt <= t.entry.Attempt {
-		return false, err
-	}
-	w.cfg.Log.Warn("this worker stood still, and another took its job over", "job", t.id)
-	t.adopt(stored)
-	return true, nil
-}
-
 func (w *Worker) settle(ctx context.Context, t *task) error {
 	defer w.locks.lock(t.id)()
-	if t.entry.State != t.state.Wire() {
-		if over, err := w.overtaken(ctx, t); err != nil || over && t.state.Wire() == wire.JobQueued {
-			return err
-		}
-	}
 	if t.entry.State != t.state.Wire() {
 		t.entry.State, t.entry.Owner, t.entry.At = t.state.Wire(), "", time.Now()
 		if err := w.haunt(ctx, t.entry); err != nil {
 			return err
 		}
-		if err := w.put(ctx, t.id, t.entry); err != nil {
+		over, err := w.record(ctx, t)
+		switch {
+		case err != nil, over && t.elsewhere():
 			return err
+		case !over:
+			w.observeState(t.entry, t.state)
 		}
-		w.observeState(t.entry, t.state)
 	}
 	if t.entry.State != wire.JobSubmitted {
 		return w.tell(ctx, t.id, t.entry)

@@ -42,11 +42,15 @@ type task struct {
 	number  numberHash  // under which openJobs has it
 	crowded bool        // another task for the same number was open beside it; guarded by openJobs
 	written bool        // something may have been written for it; guarded by openJobs
+	named   []string    // SMSC ids of a text that was accepted and is not in the journal as such; guarded by openJobs
 	strays  chan string // SMSC ids of receipts that nobody else expects
 
 	settled  chan struct{} // closed when it leaves openJobs
 	doubtful bool          // it has been in doubt; guarded by openJobs
 }
+
+// elsewhere reports that another worker has the job, if the journal's entry is not this task's.
+func (t *task) elsewhere() bool { return t.state.Wire() == wire.JobQueued }
 
 // work takes one job as far as it gets. stop ends the waiting of jobs in doubt, submits everything.
 // It owns a place in the window when called, and returns that or the place in doubt it took instead.
