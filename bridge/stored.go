@@ -152,12 +152,17 @@ func (b *Bridge) scan(ctx context.Context, stream string, how extent, f func(jet
 	defer it.Stop()
 	stop := context.AfterFunc(ctx, it.Stop)
 	defer stop()
-	for {
+	for at := (jetstream.MsgMetadata{}); ; {
 		m, err := it.Next(jetstream.NextMaxWait(scanQuiet))
 		if errors.Is(err, nats.ErrTimeout) && ctx.Err() == nil {
 			info, err := c.Info(ctx)
-			if err != nil || info.NumPending == 0 { // the rest was removed
+			if err != nil {
 				return err
+			}
+			// What was delivered and not read yet waits here, where this process stood still and both came at once.
+			read := info.Delivered.Consumer == 0 || info.Name == at.Consumer && info.Delivered.Consumer <= at.Sequence.Consumer
+			if read && info.NumPending == 0 { // the rest was removed
+				return nil
 			}
 			continue
 		}
@@ -168,6 +173,7 @@ func (b *Bridge) scan(ctx context.Context, stream string, how extent, f func(jet
 		if err != nil {
 			return err
 		}
+		at = *meta
 		if how == toTheEnd || meta.Sequence.Stream <= last {
 			if err := f(m, meta); err != nil {
 				return err

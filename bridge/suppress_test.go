@@ -177,3 +177,32 @@ func TestHeldSeesWhatMoves(t *testing.T) {
 		t.Errorf("%d of %d rows, %v", len(seen), n, err)
 	}
 }
+
+// TestHeldRestIsRemoved: what is removed while the journal is read is not waited for. [H-1]
+func TestHeldRestIsRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, Limits{})
+	j := w.dial(t, RoleWorker).Journal()
+	const n = 2*eachAhead + 7
+	for i := range n {
+		if err := j.Put(t.Context(), wire.MessageIDOf(fmt.Append(nil, i)), fallback.Entry{State: wire.JobSubmitted, Attempt: 1, At: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := j.b.js.Stream(t.Context(), kvStream+wire.BucketJournal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	calls := 0
+	err = j.EachHeld(ctx, func(wire.Held, fallback.Entry) error {
+		if calls++; calls > 1 {
+			return nil
+		}
+		return s.Purge(ctx)
+	})
+	if err != nil || calls == 0 || calls == n {
+		t.Errorf("%d calls, %v", calls, err)
+	}
+}
